@@ -1,0 +1,282 @@
+"""Messages to bytes and back: a CBOR sequence of byte strings, each embedding one array of five.
+
+Format
+------
+A connection is a CBOR sequence (RFC 8742) of byte strings.  Each embeds one array: opcode, sequence number, tag, aux,
+payload.  We write it with fixed-width heads, so that one `struct` packs or checks the whole head:
+
+====== ============ =====================================
+offset bytes        is
+====== ============ =====================================
+0      ``5a`` + u32 length of the rest
+5      ``85``       array of 5
+6      ``00``-``17`` opcode
+7      ``1b`` + u64 sequence number
+16     ``1b`` + u64 tag
+25     ``1b`` + u64 aux
+34     ``5a`` + u32 payload length
+39     …            payload
+====== ============ =====================================
+
+Rules of the reader
+-------------------
+* Every definite-length encoding of the same array is accepted: the shape above by `struct`, any other by walking its
+  six heads.  (Not by a general CBOR decoder: an array of five whose last item is not a byte string could make one
+  build objects many times the size of the message.)
+* The length is checked against the limit before anything is allocated for it (G25).  Until the first message is
+  complete, the limit is that of a setup message.
+* Bytes that arrive in the pieces of a large payload are copied once, into that payload's own buffer, and handed on as
+  a `memoryview` of it; a transport that can read into a buffer asks for the buffer and saves that copy.
+* Messages that were complete before a malformed one are delivered; the error comes after them.
+
+Refused: indefinite lengths, tags, other types, wrong counts, trailing bytes inside a frame, lengths over the limit.
+After an error the decoder is dead: where the next message begins is not known any more.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from orc_trio.exceptions import LocalProtocolError, RemoteProtocolError
+from orc_trio.wire.messages import Message
+
+__all__ = ["FIRST_MESSAGE_MAX", "HEAD_SIZE", "OWN_BUFFER_FROM", "FrameDecoder", "encode", "encode_head"]
+
+_HEAD: Final = struct.Struct(">BIBBBQBQBQBI")
+HEAD_SIZE: Final = _HEAD.size
+"""Bytes before the payload in a frame as we write it."""
+_PREFIX: Final = 5
+_INNER_HEAD: Final = HEAD_SIZE - _PREFIX
+_MAX_INNER_HEAD: Final = 9 * 6
+"""What the six inner heads (array, four integers, payload) can take when another encoder writes them."""
+
+FIRST_MESSAGE_MAX: Final = 1024 * 1024
+"""The largest payload of a connection's first message, in bytes."""
+OWN_BUFFER_FROM: Final = 64 * 1024
+"""A payload larger than this is received into a buffer of its own."""
+
+_UINT, _BYTES, _ARRAY = 0, 2, 4
+
+
+def encode_head(message: Message) -> bytes:
+    """The `HEAD_SIZE` bytes that come before ``message.payload``.
+
+    Raises:
+        struct.error: An integer is out of range, or the payload has 2³² bytes or more.  The caller's fault.
+    """
+    opcode, seq, tag, aux, payload = message
+    size = len(payload)
+    return _HEAD.pack(0x5A, _INNER_HEAD + size, 0x85, opcode, 0x1B, seq, 0x1B, tag, 0x1B, aux, 0x5A, size)
+
+
+def encode(message: Message) -> bytes:
+    """The whole frame: head and payload."""
+    return b"".join((encode_head(message), message.payload))
+
+
+class FrameDecoder:
+    """Turns a stream of bytes, cut anywhere, into messages.
+
+    Args:
+        max_payload: The largest payload accepted, in bytes.  May be lowered or raised between calls.
+        first_max: The same for the first message only.
+    """
+
+    def __init__(self, max_payload: int, *, first_max: int = FIRST_MESSAGE_MAX) -> None:
+        self.max_payload = max_payload
+        self._first_max: int | None = first_max
+        self._rest = b""  # bytes of an incomplete message
+        self._rest_wants = 0  # how many bytes _parse needs before trying again makes sense
+        self._own: memoryview | None = None  # the buffer of one large payload (or whole frame) being received
+        self._own_head: tuple[int, int, int, int] | None = None  # None: _own holds a whole frame, not a payload
+        self._own_filled = 0
+        self._error: RemoteProtocolError | None = None
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the bytes so far end exactly at the end of a message."""
+        return not self._rest and self._own is None
+
+    def raise_pending(self) -> None:
+        """Raise the error that followed the messages last returned, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+    def wanted(self) -> memoryview | None:
+        """The unfilled part of the large message being received, for reading straight into it; else None."""
+        return None if self._own is None else self._own[self._own_filled :]
+
+    def filled(self, count: int) -> list[Message]:
+        """Say that ``count`` bytes were read into `wanted`.
+
+        Args:
+            count: 0 to the length of `wanted`.
+
+        Returns:
+            The message, if that completed it.
+
+        Raises:
+            RemoteProtocolError: As for `feed`.
+        """
+        own, head = self._own, self._own_head
+        if own is None:
+            raise LocalProtocolError("no large message is being received")
+        self._own_filled += count
+        if self._own_filled < len(own):
+            return []
+        self._own = self._own_head = None
+        try:
+            message = Message(*head, own) if head is not None else self._walk(bytes(own), 0, len(own))
+        except RemoteProtocolError as exc:
+            self._error = exc
+            raise
+        self._first_max = None
+        return [message]
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
+        """Take the next bytes of the stream.
+
+        Args:
+            data: Any number of bytes, cut anywhere.
+
+        Returns:
+            The messages that became complete, in order.
+
+        Raises:
+            RemoteProtocolError: The bytes are not messages, or announce one over the limit.  The peer's fault.  If
+                complete messages preceded the error, they are returned first and the next call raises.
+        """
+        self.raise_pending()
+        messages: list[Message] = []
+        data_untrusted = bytes(data)
+        if self._own is not None:
+            piece = data_untrusted[: len(self._own) - self._own_filled]
+            self._own[self._own_filled : self._own_filled + len(piece)] = piece
+            messages += self.filled(len(piece))
+            data_untrusted = data_untrusted[len(piece) :]
+        elif self._rest:
+            data_untrusted = self._rest + data_untrusted
+        self._rest = b""
+        if len(data_untrusted) < self._rest_wants:
+            self._rest = data_untrusted
+            return messages
+        self._rest_wants = 0
+        try:
+            self._parse(data_untrusted, messages)
+        except RemoteProtocolError as exc:
+            self._error = exc
+            self._rest = b""
+            if not messages:
+                raise
+        return messages
+
+    def _parse(self, data: bytes, messages: list[Message]) -> None:
+        """Append every complete message in ``data``; keep what is left over."""
+        at, end = 0, len(data)
+        while at < end:
+            if end - at >= HEAD_SIZE:
+                outer, length, array, opcode, s, seq, t, tag, a, aux, p, size = _HEAD.unpack_from(data, at)
+                if (
+                    (outer, array, s, t, a, p) == (0x5A, 0x85, 0x1B, 0x1B, 0x1B, 0x5A)
+                    and opcode < 24
+                    and length == _INNER_HEAD + size
+                ):
+                    self._check_size(size)
+                    stop = at + HEAD_SIZE + size
+                    if stop <= end:
+                        messages.append(Message(opcode, seq, tag, aux, data[at + HEAD_SIZE : stop]))
+                        self._first_max = None
+                        at = stop
+                        continue
+                    if size > OWN_BUFFER_FROM:
+                        self._begin_own((opcode, seq, tag, aux), size, data[at + HEAD_SIZE :])
+                        return
+                    self._rest_wants = stop - at
+                    break
+            end_of_frame = self._frame_end(data, at)
+            if end_of_frame is None:
+                break
+            stop = end_of_frame
+            if stop > end:
+                if end - at < HEAD_SIZE:
+                    self._rest_wants = min(HEAD_SIZE, stop - at)
+                elif stop - at > OWN_BUFFER_FROM:
+                    self._begin_own(None, stop - at, data[at:])
+                    return
+                else:
+                    self._rest_wants = stop - at
+                break
+            messages.append(self._walk(data, at, stop))
+            self._first_max = None
+            at = stop
+        self._rest = data[at:]
+
+    def _begin_own(self, head: tuple[int, int, int, int] | None, size: int, have: bytes) -> None:
+        buffer = bytearray(size)
+        buffer[: len(have)] = have
+        self._own, self._own_filled, self._own_head = memoryview(buffer), len(have), head
+
+    def _limit(self) -> int:
+        return self.max_payload if self._first_max is None else self._first_max
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit():
+            raise RemoteProtocolError(f"a payload of {size} bytes is over the limit of {self._limit()} bytes")
+
+    def _frame_end(self, data: bytes, at: int) -> int | None:
+        """Where the frame that begins at ``at`` ends; None if that cannot be told yet."""
+        major, length, after = _read_head(data, at)
+        if major != _BYTES:
+            shown = data[at : at + 16]
+            raise RemoteProtocolError(f"not an orc_trio message: {shown!r} does not begin with a CBOR byte string")
+        if length is None:
+            return None
+        if length > self._limit() + _MAX_INNER_HEAD:
+            raise RemoteProtocolError(f"a message of {length} bytes is over the limit of {self._limit()} bytes")
+        return after + length
+
+    def _walk(self, data: bytes, at: int, stop: int) -> Message:
+        """Read one complete frame whose heads have any definite width."""
+        _, _, at = _read_head(data, at)
+        major, count, after = _read_head(data, at, stop)
+        if major != _ARRAY or count != 5:
+            raise RemoteProtocolError(f"not an orc_trio message: {data[at : at + 16]!r} is not a CBOR array of five")
+        at = after
+        numbers = []
+        for name in ("opcode", "sequence number", "tag", "aux"):
+            major, value, at = _read_head(data, at, stop)
+            if major != _UINT or value is None:
+                raise RemoteProtocolError(f"a message's {name} is not an unsigned integer")
+            numbers.append(value)
+        major, size, at = _read_head(data, at, stop)
+        if major != _BYTES or size is None:
+            raise RemoteProtocolError("a message's payload is not a byte string")
+        if at + size != stop:
+            raise RemoteProtocolError(f"a message's payload of {size} bytes does not end where the message ends")
+        self._check_size(size)
+        return Message(numbers[0], numbers[1], numbers[2], numbers[3], data[at:stop])
+
+
+def _read_head(data: bytes, at: int, stop: int | None = None) -> tuple[int, int | None, int]:
+    """Read one CBOR head.
+
+    Returns:
+        Its major type, its argument (None: the bytes end before it does), and where it ends.
+
+    Raises:
+        RemoteProtocolError: Reserved or indefinite argument.
+    """
+    end = len(data) if stop is None else stop
+    if at >= end:
+        return -1, None, at
+    major, info = data[at] >> 5, data[at] & 31
+    at += 1
+    if info < 24:
+        return major, info, at
+    if info > 27:
+        raise RemoteProtocolError("not an orc_trio message: a CBOR length is indefinite or reserved")
+    width = 1 << (info - 24)
+    if at + width > end:
+        return major, None, at
+    return major, int.from_bytes(data[at : at + width], "big"), at + width
