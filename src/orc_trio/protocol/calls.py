@@ -1,0 +1,100 @@
+"""Calls: one record for each, as seen from the end that made it and from the end that serves it.
+
+End of life
+-----------
+An `OutboundCall` is WAITING (for room), then QUEUED (numbered, registered, its frame in the outbox), then SENT (its
+frame was handed to the transport), then SETTLED.  Its caller may leave it at any point: WAITING and QUEUED calls
+vanish without a trace on the wire; a SENT one becomes ABANDONED, a tombstone that waits for its one result.
+
+An `InboundCall` is RUNNING, then ANSWERED (its result is queued, or waits for room), then DONE (its result was handed
+to the transport, or dropped because the latch had fallen).
+
+The payload reference is given up as soon as the frame is handed over: what the library holds is what is queued (G8).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any
+
+import attrs
+
+from orc_trio.protocol.outcomes import Outcome
+from orc_trio.wire.messages import Message
+
+__all__ = ["InboundCall", "InboundState", "OutboundCall", "OutboundState"]
+
+
+class OutboundState(enum.Enum):
+    """Where a call is, at the end that made it."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    SENT = "sent"
+    ABANDONED = "abandoned"
+    SETTLED = "settled"
+
+
+class InboundState(enum.Enum):
+    """Where a call is, at the end that serves it."""
+
+    RUNNING = "running"
+    ANSWERED = "answered"
+    DONE = "done"
+
+
+@attrs.define(eq=False)
+class OutboundCall:
+    """A call this end made.
+
+    Attributes:
+        tag: Handler tag or executor address.
+        payload: The argument bytes, until they are handed over.
+        size: Their length.
+        nested: Whether it was made while serving a call.
+        deadline: When its caller stops waiting, on this end's clock; `math.inf`: never.
+        seq: Its number; 0 while it waits for room.
+        state: See the module's header.
+        outcome: How it settled, once it did.
+        waiter: Belongs to the shell: what to wake.
+    """
+
+    tag: int
+    payload: bytes | memoryview
+    size: int
+    nested: bool = False
+    deadline: float = math.inf
+    seq: int = 0
+    state: OutboundState = OutboundState.WAITING
+    outcome: Outcome | None = None
+    waiter: Any = None
+
+
+@attrs.define(eq=False)
+class InboundCall:
+    """A call the peer made.
+
+    Attributes:
+        seq: Its number.
+        tag: Handler tag or executor address.
+        payload: The argument bytes; the shell takes them.
+        size: Their length.
+        nested: Whether it was made while serving a call.
+        remaining: Seconds its caller still waits, as of its sending; `math.inf`: for ever.
+        state: See the module's header.
+        cancel_requested: Whether its caller has left.
+        result: The result message, once it is answered.
+        waiter: Belongs to the shell: what to wake when the result has found room.
+    """
+
+    seq: int
+    tag: int
+    payload: bytes | memoryview
+    size: int
+    nested: bool
+    remaining: float
+    state: InboundState = InboundState.RUNNING
+    cancel_requested: bool = False
+    result: Message | None = None
+    waiter: Any = None

@@ -1,0 +1,140 @@
+"""What is queued for the peer, in order, until the writer takes it.
+
+Rules
+-----
+* First in, first out: calls, results, cancels, pings and pongs share one queue, so a cancel never overtakes its call.
+* Calls are bounded by their places (`orc_trio.protocol.pending`); results by ``max_bytes`` here: one that does not fit
+  waits outside, in order, and is let in when there is room (G8).  What was handed over but is still being sent counts
+  until the next hand-over.
+* A queued call whose caller leaves is taken out: it costs nothing any more.
+* At the latch calls, cancels, pings and pongs leave; results stay; the hang-up goes last and always has a place (G15).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from orc_trio.protocol.calls import InboundCall, OutboundCall
+from orc_trio.wire.messages import Message, Opcode
+
+__all__ = ["Outbox"]
+
+Entry: TypeAlias = OutboundCall | InboundCall | Message
+
+
+class Outbox:
+    """The queue.
+
+    Args:
+        max_bytes: The bound on queued result payloads, in bytes.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._entries: OrderedDict[Entry, None] = OrderedDict()
+        self._results_outside: deque[InboundCall] = deque()
+        self._result_bytes = 0
+        self._in_hand = 0  # result bytes of the last hand-over
+        self.call_bytes: int = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def result_bytes(self) -> int:
+        """Result payload bytes held here, those being sent included."""
+        return self._result_bytes + self._in_hand
+
+    @property
+    def results_outside(self) -> int:
+        """How many results wait for room."""
+        return len(self._results_outside)
+
+    def put(self, entry: OutboundCall | Message) -> None:
+        """Queue a call or a small message."""
+        self._entries[entry] = None
+        if isinstance(entry, OutboundCall):
+            self.call_bytes += entry.size
+
+    def put_result(self, call: InboundCall) -> bool:
+        """Queue a result.
+
+        Returns:
+            Whether there was room; otherwise it waits, and `release` will say when it is in.
+        """
+        if self._results_outside or not self._has_room(call):
+            self._results_outside.append(call)
+            return False
+        self._enter(call)
+        return True
+
+    def remove(self, call: OutboundCall) -> None:
+        """Take a queued call out again."""
+        del self._entries[call]
+        self.call_bytes -= call.size
+
+    def take(self) -> Entry | None:
+        """The next entry; None: nothing is queued."""
+        if not self._entries:
+            return None
+        entry, _ = self._entries.popitem(last=False)
+        if isinstance(entry, OutboundCall):
+            self.call_bytes -= entry.size
+        elif isinstance(entry, InboundCall):
+            size = _size(entry)
+            self._result_bytes -= size
+            self._in_hand += size
+        return entry
+
+    def release(self) -> list[InboundCall]:
+        """Say that what was taken so far was sent.
+
+        Returns:
+            The results that found room by that.
+        """
+        self._in_hand = 0
+        entered = []
+        while self._results_outside and self._has_room(self._results_outside[0]):
+            call = self._results_outside.popleft()
+            self._enter(call)
+            entered.append(call)
+        return entered
+
+    def close(self, hang_up: Message) -> Iterator[InboundCall]:
+        """Keep what the end still has to say, and put ``hang_up`` behind it.
+
+        Returns:
+            The results that were waiting and are queued now.  (No more memory than they took outside.)
+        """
+        keep = [
+            entry
+            for entry in self._entries
+            if isinstance(entry, InboundCall) or (isinstance(entry, Message) and entry.opcode == Opcode.SETUP)
+        ]
+        self._entries = OrderedDict.fromkeys(keep)
+        self.call_bytes = 0
+        entered = list(self._results_outside)
+        self._results_outside.clear()
+        for call in entered:
+            self._enter(call)
+        self._entries[hang_up] = None
+        return iter(entered)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._results_outside.clear()
+        self.call_bytes = self._result_bytes = self._in_hand = 0
+
+    def _has_room(self, call: InboundCall) -> bool:
+        return self.result_bytes + _size(call) <= self.max_bytes
+
+    def _enter(self, call: InboundCall) -> None:
+        self._entries[call] = None
+        self._result_bytes += _size(call)
+
+
+def _size(call: InboundCall) -> int:
+    return 0 if call.result is None else len(call.result.payload)
