@@ -1,0 +1,246 @@
+"""The contracts others implement: how messages move, how a controller is reached, what a session tears down.
+
+Three seams, from the lowest up:
+
+* `MessageTransport` moves whole messages.  A connection (`orc_trio.connection`) stands on one: any byte stream, an
+  in-process pair, shared memory.
+* `ControllerAccess` is the executor's way to its controller, whatever carries it.  A session uses nothing else; the
+  usual one is `StreamControllerAccess`, and one over a message queue needs nothing but this module.
+* `Service` is a part of a session that wants to know when it ends.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+from orc_trio.bootstrap import BootstrapInfo
+from orc_trio.reasons import DisconnectReason
+from orc_trio.registry import Buffer
+from orc_trio.statistics import ConnectionStatistics
+from orc_trio.wire.messages import Message
+
+__all__ = ["AccessHost", "ControllerAccess", "MessageTransport", "Service"]
+
+
+class MessageTransport(ABC):
+    """Moves whole messages, in order, both ways.
+
+    One task sends, another receives; neither method is entered twice at once.  Errors are Trio's:
+    `trio.BrokenResourceError` if the other end or the channel is gone, `trio.ClosedResourceError` after `aclose`.
+
+    Attributes:
+        max_payload: The largest payload `receive` accepts, in bytes.  Set by the connection before it begins.
+        activity: Counts signs of life: grows whenever any bytes came in or went out.
+    """
+
+    max_payload: int = 64 * 1024 * 1024
+    activity: int = 0
+
+    @abstractmethod
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Send messages, in order.  Payloads do not change until this returns.
+
+        Raises:
+            trio.BrokenResourceError: They cannot be sent, now or ever.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            May leave a message half sent; the connection cancels only when it is about to `aclose`.
+        """
+
+    @abstractmethod
+    async def receive(self) -> Sequence[Message]:
+        """Wait for messages.
+
+        Returns:
+            One or more, in order; none: the other end will send no more.
+
+        Raises:
+            RemoteProtocolError: What came is no message, or is over ``max_payload``.  Later calls drop what comes and
+                return none at the end of the stream.
+            trio.BrokenResourceError: Nothing can be received, now or ever.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Loses nothing.
+        """
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """Say that nothing more will be sent, where the channel can say that; otherwise do nothing.
+
+        Raises:
+            trio.BrokenResourceError: The channel is gone.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Leaves the channel to `aclose`.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close at once and give back every descriptor, without waiting for the other end.  May be called again.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Closes all the same.
+        """
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether what came in so far ends at the end of a message."""
+        return True
+
+    @property
+    def exit_status(self) -> int | None:
+        """The exit status of the process at the other end, if this transport started it and knows it by now."""
+        return None
+
+
+class AccessHost(Protocol):
+    """What a session offers the `ControllerAccess` it is attached to."""
+
+    @property
+    def bootstrap(self) -> BootstrapInfo:
+        """What to tell the controller when connecting."""
+
+    def connected(self) -> None:
+        """Say that the controller has accepted us.  Before this, calls fail with `NoControllerError`."""
+
+    async def run_wrapper(self, tag: int, args: bytes | memoryview, nested: bool = False) -> bytes:
+        """Run the wrapper function at an address; for a call that came from the controller.
+
+        Args:
+            tag: The executor address: what the call names.
+            args: The argument bytes.
+            nested: The call was made while serving a call.
+
+        Returns:
+            The result bytes.
+
+        Raises:
+            UnknownHandlerTagError: There is none: an error result.
+            CallRefusedError: It may not start (the session is shutting down): a refusal.
+            WrapperFunctionError: The function's deliberate error: an error result with its type and message.
+            Exception: Anything else: an error result without details; log them here.
+
+        Checkpoints:
+            If the function does.
+
+        Cancellation:
+            Reaches an async function; lets a threaded one go.
+        """
+
+    def running(self) -> tuple[str, ...]:
+        """The names of the wrapper functions that are running."""
+
+
+class ControllerAccess(ABC):
+    """The executor's way to its controller.
+
+    A session attaches at most one, once.  It calls `run` in a task of its own and takes the access to be connected
+    from `AccessHost.connected` until `run` returns.  To implement one, keep these promises; everything else
+    (services, keepalives, who may wait for a disconnect) is the session's work:
+
+    * every call that `call_controller` accepted settles exactly once, before `run` returns;
+    * once `begin_disconnect` was called, no call is accepted in either direction;
+    * when `run` returns, no wrapper function started by it is running, and nothing it opened is open.
+    """
+
+    @abstractmethod
+    async def run(self, host: AccessHost) -> DisconnectReason:
+        """Connect, serve the controller's calls, and return when it is over.
+
+        Start wrapper functions in child tasks of this call, so that the session can tell who belongs to it.
+
+        Args:
+            host: The session's side.
+
+        Returns:
+            How it ended.  If it never connected: a reason of kind ``CONNECT_FAILED``.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Ends as ``OWNER_CANCELLED`` after a bounded goodbye, then raises `trio.Cancelled`.
+        """
+
+    @abstractmethod
+    def begin_disconnect(self, reason: DisconnectReason | None = None) -> DisconnectReason:
+        """Stop being open, now; `run` returns soon after.
+
+        Called on the Trio thread, any number of times, also before `run` and after it.
+
+        Args:
+            reason: Why; default: a local hang-up.
+
+        Returns:
+            The cause in force: that of whoever came first.
+        """
+
+    @abstractmethod
+    async def call_controller(self, tag: int, args: Buffer, *, zero_copy: bool = False) -> bytes | memoryview:
+        """Call the handler that the controller has associated with ``tag``.
+
+        Args:
+            tag: The handler tag.
+            args: The argument bytes; may be changed as soon as this is suspended.
+            zero_copy: The result may be a `memoryview`.
+
+        Returns:
+            The result bytes.
+
+        Raises:
+            DisconnectedError: The connection stopped being open before the result came.
+            WrapperFunctionError, UnknownHandlerTagError, CallRefusedError: The controller's answer.
+            MessageTooLargeError, NestingLimitError: It was not sent.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Releases the caller at once; the handler at the other end should be cancelled too.
+        """
+
+    def statistics(self) -> ConnectionStatistics:
+        """A snapshot of what it holds."""
+        return ConnectionStatistics()
+
+
+class Service:
+    """A part of a session that wants to know when it ends (G23).  Override what is of interest."""
+
+    async def on_detach(self, reason: DisconnectReason | None) -> None:
+        """The session has no controller any more (or never had one: ``reason`` is None).
+
+        Comes before any service's `on_shutdown`.  Runs shielded, within a bound.
+
+        Checkpoints:
+            As you like.
+
+        Cancellation:
+            When the bound has run out.
+        """
+
+    async def on_shutdown(self) -> None:
+        """All keepalives are released; free what running code may have used.
+
+        Comes in the reverse order in which the services were added.  Runs shielded, within a bound.
+
+        Checkpoints:
+            As you like.
+
+        Cancellation:
+            When the bound has run out.
+        """

@@ -1,0 +1,391 @@
+"""One connection, from its first byte to its end, as one task tree.
+
+Task tree
+---------
+::
+
+    run()                                   watches for the cancellation of its surroundings
+     └── _live()                            shielded: ends when the connection is over, and only then
+          ├── pumps                         the reader and the writer (`orc_trio.pumps`)
+          ├── liveness check                if it is on (`orc_trio.liveness`)
+          └── one task for each call that is being served
+
+"Over, exactly once" is `run` returning.  "No handler outlives it" is the nursery in `_live` (G13).  "Pending calls fail
+before anyone is told" is `latch`: one step without a checkpoint (G14).  What is decided, and in which order, is the
+protocol core's business (`orc_trio.protocol.Peer`); this module wakes tasks and starts handlers.
+
+End of life
+-----------
+The latch can fall in any task.  It settles every pending call, cancels the handlers and wakes the writer, which sends
+what is left and the hang-up, then half-closes.  The reader reads and drops to the end.  Both together are bounded
+(G15).  Then the transport is closed, the nursery waits for handlers that are still in their ``finally`` blocks, and the
+end is fixed.
+
+It refuses: being run twice; calls before both ends agreed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias, assert_never
+
+import attrs
+import trio
+
+from orc_trio.abc import MessageTransport
+from orc_trio.dispatch import as_bytes
+from orc_trio.exceptions import LocalProtocolError
+from orc_trio.handlers import Answer, HandlerTasks, Serve
+from orc_trio.liveness import wait_for_silence
+from orc_trio.nesting import descends_from, for_thread, serving
+from orc_trio.protocol import (
+    Agreed,
+    CallReceived,
+    CallSettled,
+    CancelReceived,
+    Event,
+    InboundCall,
+    Latched,
+    Limits,
+    Peer,
+    PeerHungUp,
+    PongReceived,
+    ResultAccepted,
+    Role,
+    Setup,
+)
+from orc_trio.protocol.outcomes import unwrap
+from orc_trio.pumps import TRANSPORT_ERRORS, Pumps
+from orc_trio.reasons import DisconnectKind, DisconnectReason
+from orc_trio.registry import Buffer
+from orc_trio.statistics import ConnectionStatistics
+
+__all__ = ["Connection"]
+
+_log = logging.getLogger("orc_trio")
+_LOCAL_HANGUP = DisconnectReason(DisconnectKind.LOCAL_HANGUP)
+
+
+OnAgreed: TypeAlias = Callable[[Setup], None]
+"""Told the peer's setup before any of its calls is served.  Raising `LocalProtocolError` refuses the connection."""
+
+
+class Connection:
+    """One end of one connection.
+
+    Args:
+        transport: Moves the messages; belongs to the connection from here on.
+        role: Which end this is.
+        limits: What this end is willing to hold, and its times.
+        serve: Serves the peer's calls.
+        setup: What this end says about itself; default: its role and limits.
+        on_agreed: Told the peer's setup.
+        running: Names the functions that are running, for the statistics.
+    """
+
+    def __init__(
+        self,
+        transport: MessageTransport,
+        role: Role,
+        limits: Limits,
+        serve: Serve,
+        *,
+        setup: Setup | None = None,
+        on_agreed: OnAgreed = lambda _setup: None,
+        running: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._on_agreed = on_agreed
+        self._running = running
+        self._peer = Peer(role, limits, setup=setup)
+        self._started = False
+        self._nursery: trio.Nursery | None = None
+        self._handlers = HandlerTasks(serve, respond=self._respond, fail=self._fail, by=self)
+        self._events: deque[Event] = deque()
+        self._hung_up = False
+        self._agreed = trio.Event()
+        self._latched = trio.Event()
+        self._latch_time = math.inf
+        self._pumps = Pumps(
+            transport,
+            self._peer,
+            act=self._act,
+            latch=self.latch,
+            latched=self._latched,
+            fail=self._fail,
+            patience=limits.drain_timeout,
+        )
+        self._failures: list[BaseException] = []
+        self.end: DisconnectReason | None = None
+        """How it ended; None until it has (G11)."""
+
+    @property
+    def cause(self) -> DisconnectReason | None:
+        """Why it stopped being open; None while it has not."""
+        return self._peer.cause
+
+    def statistics(self) -> ConnectionStatistics:
+        """A snapshot of what this end holds."""
+        counts = attrs.asdict(self._peer.statistics())
+        return ConnectionStatistics(**counts | {"state": self._peer.state.value}, running_handlers=self._running())
+
+    # Calls
+
+    async def call(self, tag: int, args: Buffer, *, zero_copy: bool = False) -> bytes | memoryview:
+        """Call a function of the peer.
+
+        Args:
+            tag: Handler tag or executor address.
+            args: The argument bytes.
+            zero_copy: The result may be a `memoryview` of a buffer of its own.
+
+        Returns:
+            The result bytes.
+
+        Raises:
+            NoControllerError: The connection is not open yet, or over.
+            DisconnectedError: It stopped being open before the result came.
+            WrapperFunctionError, UnknownHandlerTagError, CallRefusedError: The peer's answer.
+            MessageTooLargeError, NestingLimitError: It was not sent.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            The caller is released at once; the peer is told (G5).
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            payload = as_bytes(args, "the argument of a call")
+            # G2: from here to the wait there is no checkpoint.
+            call = self._peer.call(
+                operator.index(tag), payload, nested=serving() is not None, deadline=trio.current_effective_deadline()
+            )
+        except Exception:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise
+        del payload
+        self._pumps.wake()
+        call.waiter = trio.lowlevel.current_task()
+
+        def abandon(_raise_cancel: object) -> trio.lowlevel.Abort:
+            if call.outcome is not None:
+                return trio.lowlevel.Abort.FAILED  # settled a moment ago, in the same step: it is about to be woken
+            call.waiter = None  # what stays is a tombstone: it must not hold on to the task
+            self._peer.cancel(call)
+            self._pumps.wake()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abandon)
+        assert call.outcome is not None
+        result = unwrap(call.outcome, tag)
+        return result if zero_copy else bytes(result)
+
+    # The end
+
+    def latch(self, reason: DisconnectReason = _LOCAL_HANGUP) -> DisconnectReason:
+        """Stop being open, now (G14).  Nothing happens if that was done before.
+
+        Args:
+            reason: Why.
+
+        Returns:
+            The cause in force.
+        """
+        cause = self._peer.latch(reason)
+        self._act()
+        return cause
+
+    def cannot_wait(self) -> bool:
+        """Whether the current task (or the thread it works for) is one the end waits for."""
+        mark = serving()
+        return (for_thread() and mark is not None and mark.by is self) or descends_from(self._nursery)
+
+    # Life
+
+    async def run(self) -> DisconnectReason:
+        """Connect, serve, and return when it is over.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            LocalProtocolError: It was run before.
+            BaseException: What a handler raised that is no `Exception`, or a callback; the end is INTERNAL_ERROR then.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Ends as OWNER_CANCELLED after a bounded, shielded goodbye; then `trio.Cancelled` goes on (G18).
+        """
+        if self._started:
+            raise LocalProtocolError("a connection is run once")
+        self._started = True
+        if self.cause is not None:  # disconnected before it was run
+            with trio.CancelScope(shield=True):
+                await self._close()
+            self._fix_end(False)
+            return self._result(None)
+        cancelled: trio.Cancelled | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._live, name="orc_trio connection")
+            try:
+                await self._latched.wait()
+            except trio.Cancelled as exc:  # noqa: ASYNC103
+                cancelled = exc
+                self.latch(DisconnectReason(DisconnectKind.OWNER_CANCELLED))
+            except BaseException as exc:  # an interrupt
+                self._fail(exc)
+            nursery.cancel_scope.shield = True  # G18: the goodbye is bounded, and not cut short
+        return self._result(cancelled)
+
+    def _result(self, cancelled: trio.Cancelled | None) -> DisconnectReason:
+        match self._failures:
+            case []:
+                pass
+            case [failure]:
+                raise failure
+            case failures:
+                raise BaseExceptionGroup("several functions or callbacks failed", failures)
+        if cancelled is not None:
+            raise cancelled
+        assert self.end is not None
+        return self.end
+
+    async def _live(self) -> None:
+        timed_out = False
+        with trio.CancelScope(shield=True):
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._begin(nursery)
+                    await self._until_latched(nursery)
+                    bound = self._latch_time + self._limits.drain_timeout
+                    with trio.move_on_at(bound):
+                        await self._pumps.done.wait()
+                    timed_out = not self._pumps.done.is_set()
+                    self._pumps.stop()
+                    await self._close()
+                    await self._pumps.done.wait()
+                    await self._wait_for_handlers(bound)
+            except BaseException as exc:  # an interrupt, or our bug  # noqa: ASYNC103
+                self._fail(exc)
+                await self._close()  # noqa: ASYNC102
+            finally:
+                self._fix_end(timed_out)
+
+    def _begin(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        if self._latched.is_set():  # between the start of `run` and this
+            self._latch_time = trio.current_time()
+        self._transport.max_payload = self._limits.max_message
+        nursery.start_soon(self._pumps.run, name="orc_trio pumps")
+
+    def _fix_end(self, timed_out: bool) -> None:
+        cause = self.latch(DisconnectReason(DisconnectKind.INTERNAL_ERROR))
+        if timed_out:
+            detail = f"the peer did not take our goodbye within {self._limits.drain_timeout:g} s"
+            end = DisconnectReason(DisconnectKind.DRAIN_TIMEOUT, detail, cause)
+        else:
+            end = cause
+        self.end = attrs.evolve(end, exit_status=self._transport.exit_status)
+        self._peer.end()
+
+    async def _close(self) -> None:  # noqa: ASYNC910
+        try:
+            await self._transport.aclose()
+        except TRANSPORT_ERRORS:
+            pass  # it is gone
+        except Exception as exc:
+            self._fail(exc)
+
+    async def _until_latched(self, nursery: trio.Nursery) -> None:
+        with trio.move_on_after(self._limits.setup_timeout):
+            await self._agreed.wait()
+        if not self._agreed.is_set():
+            detail = f"no setup message within {self._limits.setup_timeout:g} s"
+            self.latch(DisconnectReason(DisconnectKind.CONNECT_FAILED, detail))
+        elif self._limits.liveness_timeout is not None:
+            nursery.start_soon(self._check_liveness, self._limits.liveness_timeout, name="orc_trio liveness check")
+        await self._latched.wait()
+
+    async def _check_liveness(self, bound: float) -> None:
+        await wait_for_silence(bound, alive=self._pumps.alive, ping=self._ping, over=self._latched)
+        self.latch(DisconnectReason(DisconnectKind.LIVENESS_TIMEOUT, f"no sign of life within {bound:g} s"))
+
+    def _ping(self) -> None:
+        self._peer.ping()
+        self._act()
+
+    async def _wait_for_handlers(self, bound: float) -> None:
+        with trio.move_on_at(bound) as scope:
+            await self._handlers.wait_idle()
+        if scope.cancelled_caught:
+            _log.warning("orc_trio: handlers hold up the end of the connection: %s", ", ".join(self._running()))
+
+    def _fail(self, exc: BaseException) -> None:
+        """What ends the connection and goes to its owner."""
+        self._failures.append(exc)
+        text = traceback.format_exception_only(exc)[0].splitlines()[0]
+        self.latch(DisconnectReason(DisconnectKind.INTERNAL_ERROR, text))
+
+    def _respond(self, call: InboundCall, answer: Answer) -> bool:
+        accepted = self._peer.respond(call, answer)
+        self._act()
+        return accepted
+
+    # What happened
+
+    def _act(self) -> bool:
+        """Act on what the protocol core reports, without a checkpoint.
+
+        Returns:
+            Whether the peer has hung up.
+        """
+        # One by one: acting on an event may bring us here again (a handler's scope that is cancelled abandons its own
+        # calls), and whatever is raised must not lose those that follow.
+        while self._events or self._peer.has_events:
+            self._events.extend(self._peer.poll_events())
+            self._act_on(self._events.popleft())
+        if self._peer.has_output:
+            self._pumps.wake()
+        return self._hung_up
+
+    def _act_on(self, event: Event) -> None:
+        match event:
+            case CallSettled(call):
+                trio.lowlevel.reschedule(call.waiter)
+            case CallReceived(call):
+                assert self._nursery is not None
+                self._handlers.start(call, self._nursery)
+            case CancelReceived(call):
+                self._handlers.cancel(call)
+            case ResultAccepted(call):
+                self._handlers.room(call)
+            case Agreed(setup):
+                try:
+                    self._on_agreed(setup)
+                except LocalProtocolError as exc:
+                    self._peer.latch(DisconnectReason(DisconnectKind.CONNECT_FAILED, str(exc)))
+                self._agreed.set()
+            case Latched():
+                self._on_latch()
+            case PeerHungUp():
+                self._hung_up = True
+            case PongReceived():
+                pass  # any inbound byte is a sign of life
+            case _:  # pragma: no cover
+                assert_never(event)
+
+    def _on_latch(self) -> None:
+        self._handlers.cancel_all()
+        self._agreed.set()
+        self._latched.set()
+        if self._nursery is not None:
+            self._latch_time = trio.current_time()

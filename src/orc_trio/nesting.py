@@ -1,0 +1,80 @@
+"""Who is serving a call at this moment: the mark that makes a call nested (G7) and a disconnect non-waiting (G12).
+
+Rules
+-----
+* A handler's task carries a `Serving` in its context.  Child tasks and `trio.to_thread` threads inherit contexts, so
+  they carry it too, and so does what they do through a thread portal.
+* Who waits for a disconnect is decided by task ancestry, not by the mark: a task that a handler started elsewhere has
+  inherited the mark, and can wait.  Only for a thread, which has no ancestry, the mark decides.
+* The mark counts only while its call is being served: a task that outlives the handler makes ordinary calls again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import attrs
+import trio
+
+__all__ = ["Serving", "descends_from", "serving"]
+
+
+@attrs.define(eq=False)
+class Serving:
+    """One call being served.
+
+    Attributes:
+        by: The connection (or other access) that serves it.
+        nested: Whether it was itself made while serving a call.
+        active: Until it is answered.
+    """
+
+    by: object
+    nested: bool = False
+    active: bool = True
+
+
+_current: ContextVar[Serving | None] = ContextVar("orc_trio_serving", default=None)
+
+_for_thread: ContextVar[bool] = ContextVar("orc_trio_for_thread", default=False)
+
+
+def serving() -> Serving | None:
+    """The call that the current task or thread is serving, if any."""
+    mark = _current.get()
+    return mark if mark is not None and mark.active else None
+
+
+def enter(by: object, *, nested: bool = False) -> Serving:
+    """Mark the current context as serving a call.  For a task (or context) made for that call alone."""
+    mark = Serving(by, nested)
+    _current.set(mark)
+    return mark
+
+
+def enter_for_thread() -> None:
+    """Say that the current task does what a thread asked for, in a copy of that thread's context."""
+    _for_thread.set(True)
+
+
+def for_thread() -> bool:
+    """Whether the current task does what a thread asked for."""
+    return _for_thread.get()
+
+
+def is_within(ancestor: trio.lowlevel.Task) -> bool:
+    """Whether the current task is ``ancestor``, or at any depth a child of it."""
+    return any(task is ancestor for task in _lineage())
+
+
+def descends_from(nursery: trio.Nursery | None) -> bool:
+    """Whether the current task is, at any depth, a child of ``nursery``."""
+    return nursery is not None and any(task.parent_nursery is nursery for task in _lineage())
+
+
+def _lineage() -> Iterator[trio.lowlevel.Task]:
+    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    while task is not None:
+        yield task
+        task = None if task.parent_nursery is None else task.parent_nursery.parent_task

@@ -1,0 +1,152 @@
+"""The two tasks that move a connection's messages: one reads, one writes.
+
+Rules
+-----
+* Nobody but the writer awaits on the send side (G3).  Others queue whole messages in the protocol core and wake it.
+* The reader never waits for user code (G7): it hands messages to the core, and what follows from them is done in one
+  step.  After the latch it reads on and drops, to the peer's hang-up or the end of the stream (G14).
+* A send that failed stops the writer and says nothing about the cause: the reader goes on, and what it finds (a
+  hang-up, the end of the stream) decides.  Only if it finds nothing within the drain bound does the failed send (G16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from orc_trio.abc import MessageTransport
+from orc_trio.exceptions import RemoteProtocolError
+from orc_trio.protocol import Peer
+from orc_trio.reasons import DisconnectKind, DisconnectReason
+from orc_trio.wire.messages import Opcode
+
+__all__ = ["TRANSPORT_ERRORS", "Pumps"]
+
+TRANSPORT_ERRORS: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+
+class Pumps:
+    """The reader and the writer of one connection.
+
+    Args:
+        transport: Moves the messages.
+        peer: The protocol core.
+        act: Acts on what the core reports; says whether the peer has hung up.
+        latch: Stops the connection being open.
+        latched: Set when it is not.
+        fail: Told of what is our bug, or an interrupt.
+        patience: Seconds to wait, after a send failed, for the reader to find out why.
+    """
+
+    def __init__(
+        self,
+        transport: MessageTransport,
+        peer: Peer,
+        *,
+        act: Callable[[], bool],
+        latch: Callable[[DisconnectReason], object],
+        latched: trio.Event,
+        fail: Callable[[BaseException], None],
+        patience: float,
+    ) -> None:
+        self._transport = transport
+        self._peer = peer
+        self._act = act
+        self._latch = latch
+        self._latched = latched
+        self._fail = fail
+        self._patience = patience
+        self._output = trio.Event()  # replaced each time the writer has seen it
+        self._scope = trio.CancelScope()
+        self.done: trio.Event = trio.Event()
+        """Set when both have ended."""
+        self._activity = transport.activity
+        self._heard = False
+        self._pings = 0  # how many were sent by themselves
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._output.set()
+
+    def alive(self) -> bool:
+        """Whether there was a sign of life since this was last asked (G17): not counting that a ping could be sent."""
+        activity = self._transport.activity
+        found = self._heard or activity - self._activity > self._pings
+        self._activity, self._heard, self._pings = activity, False, 0
+        return found
+
+    def stop(self) -> None:
+        """Let go of whatever they wait for."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Run both, until both have ended.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Ends both; a message may be torn then.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._guard, self._read, name="orc_trio reader")
+                    nursery.start_soon(self._guard, self._write, name="orc_trio writer")
+        finally:
+            self.done.set()
+
+    async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:  # noqa: ASYNC910
+        try:
+            await task()
+        except trio.Cancelled:
+            raise
+        except BaseException as exc:
+            self._fail(exc)
+
+    async def _read(self) -> None:  # noqa: ASYNC910
+        hung_up = False
+        while not hung_up:
+            try:
+                messages = await self._transport.receive()
+            except RemoteProtocolError as exc:
+                self._peer.violation(str(exc))
+                self._act()
+                continue
+            except TRANSPORT_ERRORS as exc:
+                self._latch(DisconnectReason(DisconnectKind.TRANSPORT_ERROR, _describe(exc)))
+                return  # noqa: ASYNC910
+            if not messages:
+                detail = "" if self._transport.at_boundary else "inside a message"
+                # If a process was at the other end and is gone, its exit status says more than the rest.
+                status = self._transport.exit_status
+                self._latch(DisconnectReason(DisconnectKind.EOF_WITHOUT_HANGUP, detail, exit_status=status))
+                return  # noqa: ASYNC910
+            self._heard = True
+            for message in messages:
+                self._peer.receive(message)
+            hung_up = self._act()
+
+    async def _write(self) -> None:
+        try:
+            while not self._peer.hang_up_taken:
+                messages = self._peer.take(trio.current_time())
+                self._act()
+                if messages:
+                    await self._transport.send(messages)
+                    self._pings += len(messages) == 1 and messages[0].opcode == Opcode.PING
+                else:
+                    await self._output.wait()
+                    self._output = trio.Event()
+            await self._transport.send_eof()
+        except TRANSPORT_ERRORS as exc:
+            with trio.move_on_after(self._patience):
+                await self._latched.wait()
+            self._latch(DisconnectReason(DisconnectKind.TRANSPORT_ERROR, f"sending failed: {_describe(exc)}"))
+
+
+def _describe(exc: BaseException) -> str:
+    cause = exc.__cause__
+    return str(cause if isinstance(cause, OSError) else exc) or type(exc).__name__
