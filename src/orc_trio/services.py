@@ -1,0 +1,120 @@
+"""The services of a session: told of its detach, shut down in reverse (G23).
+
+Rules
+-----
+* Every ``on_detach`` comes before any ``on_shutdown``, also for a service added after the detach.
+* Each runs shielded, within a bound.
+* What is no `Exception` ends the session and goes to its owner, as it does from a wrapper function.
+* One service's error neither stops the others nor is lost: errors are gathered.  (An `AsyncExitStack` would lose all
+  but the last, and turn the owner's `trio.Cancelled` into something else.)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+
+import trio
+
+from orc_trio.abc import Service
+from orc_trio.ownership import only_cancelled
+from orc_trio.reasons import DisconnectReason
+
+__all__ = ["Services"]
+
+_log = logging.getLogger("orc_trio")
+
+
+class Services:
+    """The services of one session.
+
+    Args:
+        bound: Seconds each has for each of its two methods.
+        inside: Marks what a service runs as belonging to the session: it cannot wait for the session's end (G12).
+        fail: Told of what a service raises that is no `Exception`.
+    """
+
+    def __init__(
+        self,
+        bound: float,
+        *,
+        inside: Callable[[], AbstractContextManager[object]],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._bound = bound
+        self._inside = inside
+        self._fail = fail
+        self._all: list[Service] = []
+        self._untold: list[Service] = []
+        self._telling = trio.Lock()
+        self.errors: list[Exception] = []
+        """What they raised, in order."""
+
+    def add(self, service: Service) -> None:
+        """Add one."""
+        self._all.append(service)
+        self._untold.append(service)
+
+    async def tell_detached(self, reason: DisconnectReason | None) -> None:
+        """Call ``on_detach`` of those that were not told yet, in the order of addition.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Leaves the rest untold.
+        """
+        async with self._telling:
+            while self._untold:
+                service = self._untold.pop(0)
+
+                async def on_detach(service: Service = service) -> None:
+                    await service.on_detach(reason)
+
+                await self._bounded(f"on_detach of {service!r}", on_detach)
+
+    async def shut_down(self, reason: DisconnectReason | None) -> None:  # noqa: ASYNC910
+        """Call every ``on_shutdown``, in the reverse order of addition; also of those that are added meanwhile.
+
+        Checkpoints:
+            If there is one.
+
+        Cancellation:
+            Leaves the rest as they are.
+        """
+        while self._all:
+            await self.tell_detached(reason)
+            service = self._all.pop()
+            await self._bounded(f"on_shutdown of {service!r}", service.on_shutdown)
+
+    def report_errors(self, on_error: Callable[[Exception], None] | None) -> None:
+        """Tell of the errors where they cannot be raised.
+
+        Args:
+            on_error: Told of each; default, and where it fails: the log.
+        """
+        for error in self.errors:
+            try:
+                (on_error or _log_error)(error)
+            except Exception:
+                _log.exception("orc_trio: on_error failed")
+                _log_error(error)
+
+    async def _bounded(self, what: str, function: Callable[[], Awaitable[None]]) -> None:  # noqa: ASYNC910
+        try:
+            with self._inside(), trio.move_on_after(self._bound, shield=True) as scope:
+                await function()
+            if scope.cancelled_caught:
+                raise TimeoutError(f"{what} did not end within {self._bound:g} s")
+        except Exception as exc:
+            self.errors.append(exc)
+        except BaseException as exc:  # noqa: ASYNC103
+            if only_cancelled(exc):  # it is shielded: nobody cancelled it, it raised one it had kept
+                self.errors.append(RuntimeError(f"{what} raised {exc!r}"))
+            else:
+                self._fail(exc)
+
+
+def _log_error(exc: Exception) -> None:
+    _log.error("orc_trio: a service failed", exc_info=exc)

@@ -1,0 +1,229 @@
+# The door for threads: calls and ends from any thread, at any time, and never a bare Cancelled.
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import orc_trio
+from harness import connected_ends, every_transport
+from orc_trio import Certainty, DisconnectKind
+from orc_trio.threads import Portal, RunEnded
+from session_fakes import LOCAL, FakeAccess, Threads, attached
+
+
+async def echo(args: bytes) -> bytes:
+    return args
+
+
+@every_transport
+async def test_calls_from_threads(kind: str) -> None:
+    """G12: threads that Trio did not start call both ways; the results are bytes."""
+    async with connected_ends(kind, wrappers={"wrapper": echo}, handlers={"handler": echo}) as ends:
+        session, controller = ends.session.thread_portal(), ends.controller.thread_portal()
+        handler, wrapper = ends.symbols["handler"], ends.symbols["wrapper"]
+
+        def call() -> Any:
+            return [
+                session.call_controller(handler, bytearray(b"x")),
+                controller.call_wrapper(wrapper, memoryview(b"y")),
+            ]
+
+        assert await Threads(8, call).joined() == [[b"x", b"y"]] * 8
+        assert await trio.to_thread.run_sync(call) == [b"x", b"y"]
+
+
+@every_transport
+async def test_errors_cross(kind: str) -> None:
+    """G10: what a call raises is raised in the thread."""
+
+    async def fail(_args: bytes) -> bytes:
+        raise orc_trio.WrapperFunctionError("Deliberate", "message")
+
+    async with connected_ends(kind, wrappers={"fail": fail}) as ends:
+        portal = ends.controller.thread_portal()
+        (error,) = await Threads(1, lambda: portal.call_wrapper(ends.symbols["fail"], b"")).joined()
+        assert isinstance(error, orc_trio.WrapperFunctionError)
+        assert str(error) == "Deliberate: message"
+        (error,) = await Threads(1, lambda: portal.call_wrapper(1, b"")).joined()
+        assert isinstance(error, orc_trio.UnknownHandlerTagError)
+
+
+@every_transport
+async def test_disconnected_calls(kind: str) -> None:
+    """G11: a thread's pending call is failed by the end, with its cause; a later one has no controller."""
+
+    async def forever(_args: bytes) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with connected_ends(kind, wrappers={"forever": forever}) as ends:
+        portal = ends.controller.thread_portal()
+        threads = Threads(8, lambda: portal.call_wrapper(ends.symbols["forever"], b""))
+        while ends.controller.statistics().pending_calls < 8:
+            await trio.lowlevel.checkpoint()
+        await trio.to_thread.run_sync(portal.disconnect)
+        for error in await threads.joined():
+            assert isinstance(error, orc_trio.DisconnectedError)
+            assert error.reason == LOCAL
+        (error,) = await Threads(1, lambda: portal.call_wrapper(1, b"")).joined()
+        assert isinstance(error, orc_trio.NoControllerError)
+
+
+async def test_on_the_trio_thread() -> None:
+    """G12: portal methods called on the Trio thread raise RuntimeError, in a task and in a callback of the loop."""
+    async with connected_ends("memory") as ends:
+        session, controller = ends.session.thread_portal(), ends.controller.thread_portal()
+        methods: list[Any] = [
+            session.detach,
+            session.disconnect,
+            session.shutdown,
+            controller.disconnect,
+            lambda: session.call_controller(1, b""),
+            lambda: controller.call_wrapper(1, b""),
+        ]
+        raised: list[Any] = []
+
+        def all_of_them() -> None:
+            for method in methods:
+                with pytest.raises(RuntimeError, match="Trio thread"):
+                    method()
+                raised.append(method)
+
+        all_of_them()
+        trio.lowlevel.current_trio_token().run_sync_soon(all_of_them)
+        while len(raised) < 2 * len(methods):
+            await trio.lowlevel.checkpoint()
+        assert ends.session.state is orc_trio.SessionState.ATTACHED
+        assert ends.controller.disconnect_reason is None
+
+
+def test_on_the_trio_thread_of_another_run() -> None:
+    """G12: nor may they block another Trio run than theirs."""
+
+    async def make() -> orc_trio.SessionPortal:
+        async with orc_trio.open_session() as session:
+            return session.thread_portal()
+
+    async def use() -> None:
+        with pytest.raises(RuntimeError, match="Trio thread"):
+            portal.shutdown()
+
+    portal = trio.run(make)
+    trio.run(use)
+
+
+def test_made_outside_of_trio() -> None:
+    """G12: a portal is made on the Trio thread."""
+    with pytest.raises(RuntimeError):
+        Portal()
+
+
+async def test_from_another_trio_run_in_a_thread() -> None:
+    """G12: a thread with a Trio run of its own uses a worker thread of its own."""
+    async with orc_trio.open_session() as session:
+        portal = session.thread_portal()
+        await attached(session)
+
+        async def other() -> Any:
+            return await trio.to_thread.run_sync(portal.detach)
+
+        assert await Threads(1, lambda: trio.run(other)).joined() == [LOCAL]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_run_ends_under_a_call(known: bool) -> None:
+    """G11: a call whose run ends under it fails as disconnected, UNKNOWN; never as a bare Cancelled."""
+    calling = threading.Event()
+
+    class Slow:
+        """A session whose calls outlive it."""
+
+        disconnect_reason = LOCAL if known else None
+
+        def begin_detach(self) -> orc_trio.DisconnectReason:
+            return LOCAL
+
+        async def call_controller(self, _tag: int, _args: Any) -> bytes:
+            calling.set()
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def detach(self) -> orc_trio.DisconnectReason:
+            calling.set()
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def shutdown(self) -> orc_trio.DisconnectReason | None:
+            return await self.detach()
+
+    async def main(method: str, *args: Any) -> Threads:
+        calling.clear()
+        portal = orc_trio.SessionPortal(Slow())
+        threads = Threads(1, lambda: getattr(portal, method)(*args))
+        await trio.to_thread.run_sync(calling.wait)
+        return threads
+
+    (error,) = trio.run(main, "call_controller", 1, b"").join()
+    assert isinstance(error, orc_trio.DisconnectedError)
+    assert error.certainty is Certainty.UNKNOWN
+    assert error.reason.kind is (DisconnectKind.LOCAL_HANGUP if known else DisconnectKind.OWNER_CANCELLED)
+    assert trio.run(main, "detach").join() == [LOCAL]
+    assert trio.run(main, "shutdown").join() == [LOCAL if known else None]
+
+
+def test_the_run_has_ended() -> None:
+    """G12: after the run there is nothing to run in."""
+
+    async def make() -> Portal:
+        return Portal()
+
+    portal = trio.run(make)
+    with pytest.raises(RunEnded):
+        portal._run(trio.lowlevel.checkpoint)
+
+
+async def test_a_nested_call_from_a_threaded_wrapper() -> None:
+    """G7: a call made by a thread that serves a call is nested: it needs no slot."""
+    limits = orc_trio.Limits(max_calls=1)
+
+    def wrapper(args: bytes) -> bytes:
+        return portal.call_controller(ends.symbols["handler"], args)
+
+    async with connected_ends(
+        "memory", threaded={"wrapper": wrapper}, handlers={"handler": echo}, limits=limits
+    ) as ends:
+        portal = ends.session.thread_portal()
+
+        async def call() -> None:
+            assert await ends.call("wrapper", b"x") == b"x"
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(call)
+
+
+async def test_threads_call_while_it_ends() -> None:
+    """G1, G12: calls and ends from many threads at once: every call settles, once, in a named way."""
+    async with orc_trio.open_session() as session:
+        portal = session.thread_portal()
+        await attached(session, FakeAccess())
+
+        def work() -> set[Any]:
+            seen = set()
+            for i in range(20):
+                if i == 10:
+                    portal.detach()
+                try:
+                    seen.add(portal.call_controller(1, b"x"))
+                except orc_trio.OrcError as exc:
+                    seen.add(type(exc))
+            return seen
+
+        for seen in await Threads(8, work).joined():
+            assert seen <= {b"x", orc_trio.NoControllerError, orc_trio.DisconnectedError}
+            assert orc_trio.NoControllerError in seen
