@@ -1,0 +1,337 @@
+"""An executor as a child process: started, connected, watched, ended and reaped.
+
+Task tree
+---------
+::
+
+    open_executor_process()           the owner's task: the body of the ``async with``
+     ├── watch()                      shielded; waits for the process to exit, then ends the stream
+     └── the controller's task        see `orc_trio.controller`; closing its transport ends the process
+
+Theory
+------
+The child inherits one end of a socket pair and is told its number by a connection spec (``socket:adopt=N``) appended to
+its arguments.  It also inherits the read end of a lifeline, see `orc_trio.lifeline`.
+
+*The process is the peer.*  Whatever it left in the socket is read, and then the stream is at its end, also if a
+grandchild keeps the socket open (G17): once the process is gone, `ProcessTransport.watch` shuts our end down both ways.
+The kernel still hands out what had arrived before that, and it wakes whoever waits to receive or to send.
+
+*Closing the transport ends the process* (G13): hang-up (the connection's), close, wait, SIGTERM, wait, SIGKILL, reap.
+So the exit status is known when the end of the connection is fixed, and is part of it (G11).
+
+Rules
+-----
+* Every descriptor made here is CLOEXEC; the child gets exactly two, and our copies of those are closed as soon as it
+  has them.
+* Whatever happens, nothing is left: no process, no zombie, no descriptor, no task.
+* The write end of the lifeline is closed after the process has been reaped, never before: closing it kills.
+
+Refuses: a shell command line.  The command must become the executor (``exec``), not start it and exit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Protocol, TypeAlias
+
+import trio
+
+from orc_trio import lifeline
+from orc_trio.abc import MessageTransport
+from orc_trio.controller import Controller, OnDisconnect
+from orc_trio.exceptions import DisconnectedError
+from orc_trio.ownership import alongside
+from orc_trio.protocol import Limits
+from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
+from orc_trio.registry import HandlerRegistry
+from orc_trio.streams import StreamTransport
+from orc_trio.wire.messages import Message
+
+__all__ = ["ExecutorProcess", "ProcessTransport", "open_executor_process"]
+
+DEFAULT_GRACE: Final = 5.0
+_EXIT_FOLLOWS: Final = 0.25
+"""Seconds between a dying process's sockets being closed and its exit; in truth microseconds."""
+
+Argument: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class HasFileno(Protocol):
+    """Whatever has a descriptor: an open file, a socket."""
+
+    def fileno(self) -> int:
+        """The descriptor's number."""
+
+
+Redirection: TypeAlias = int | HasFileno | None
+
+
+class ProcessTransport(StreamTransport):
+    """Moves messages to and from a child process, and ends with it.
+
+    `watch` must run in a task of its own for as long as the transport is used.
+
+    Args:
+        stream: Our end of the child's socket; belongs to the transport from here on.
+        process: The child; so does this.
+        grace: Seconds the process has, each time, to exit: after its connection is closed, then after SIGTERM.
+    """
+
+    def __init__(self, stream: trio.SocketStream, process: trio.Process, grace: float) -> None:
+        super().__init__(stream)
+        self.process = process
+        self._socket = stream.socket
+        self._grace = grace
+        self._given_up = False
+        self._watching = trio.CancelScope(shield=True)
+
+    @property
+    def exit_status(self) -> int | None:
+        """The process's exit status, or minus the number of the signal that killed it; None while it runs."""
+        return self.process.returncode
+
+    async def watch(self) -> None:
+        """End the stream when the process has exited.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Only by `stop_watching`: the process must be watched while the connection says goodbye.
+        """
+        with self._watching:
+            await self.process.wait()
+            with contextlib.suppress(OSError):  # closed already
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def stop_watching(self, _why: BaseException | None = None) -> None:
+        """Have `watch` return."""
+        self._watching.cancel()
+
+    async def receive(self) -> Sequence[Message]:
+        """Wait for messages; see `MessageTransport.receive`.  At the end of the stream, also for the exit status.
+
+        Raises:
+            RemoteProtocolError: Malformed bytes, or a message over the limit.
+            trio.BrokenResourceError: Nothing can be received.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Loses nothing.
+        """
+        try:
+            messages = await super().receive()
+        except trio.Cancelled:
+            self._given_up = True
+            raise
+        except trio.BrokenResourceError as exc:
+            if not isinstance(exc.__cause__, ConnectionResetError):
+                raise
+            # The end of a process that had not read everything.  What it had sent came before this.
+            await trio.lowlevel.checkpoint()
+            messages = []
+        if not messages:
+            with trio.move_on_after(_EXIT_FOLLOWS):
+                await self.process.wait()
+        return messages
+
+    async def aclose(self) -> None:
+        """Close the stream, end the process, and reap it.
+
+        The process has the grace to exit by itself; then it gets SIGTERM (and SIGCONT, in case it is stopped) and has
+        the same again; then SIGKILL.  A process that has used up the drain bound (nobody waits for its messages any
+        more) has had its first chance (G15).
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Kills the process at once, and reaps it all the same.
+        """
+        try:
+            await super().aclose()
+            if self._given_up or not await self._exits():
+                self.process.terminate()
+                self.process.send_signal(signal.SIGCONT)
+                await self._exits()
+        finally:
+            if self.process.returncode is None:
+                self.process.kill()
+                with trio.CancelScope(shield=True):
+                    await self.process.wait()
+
+    async def _exits(self) -> bool:
+        with trio.move_on_after(self._grace):
+            await self.process.wait()
+        return self.process.returncode is not None
+
+
+class ExecutorProcess(Controller):
+    """The controller of an executor in a child process.  Made by `open_executor_process`.
+
+    Attributes:
+        process: The child process.  Signals may be sent to it; its end is noticed.
+    """
+
+    def __init__(
+        self,
+        process: trio.Process,
+        transport: MessageTransport,
+        registry: HandlerRegistry,
+        limits: Limits,
+        on_disconnect: OnDisconnect | None,
+    ) -> None:
+        super().__init__(transport, registry, limits, on_disconnect)
+        self.process = process
+
+    @property
+    def pid(self) -> int:
+        """The process's number; free for others once the connection is over."""
+        return self.process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """The process's exit status, or minus the number of the signal that killed it; None while it runs."""
+        return self.process.returncode
+
+
+@asynccontextmanager
+async def open_executor_process(
+    command: Sequence[Argument],
+    registry: HandlerRegistry,
+    *,
+    limits: Limits | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    stdin: Redirection = None,
+    stdout: Redirection = None,
+    stderr: Redirection = None,
+    grace: float = DEFAULT_GRACE,
+    on_disconnect: OnDisconnect | None = None,
+    wrap_transport: Callable[[MessageTransport], MessageTransport] | None = None,
+) -> AsyncIterator[ExecutorProcess]:
+    """Start an executor as a child process and be its controller.
+
+    An async context manager: entering waits until both ends agree; leaving hangs up, waits until it is over, and ends
+    the process if it does not end by itself.  Nothing of it is left then, neither process nor descriptor.
+
+    Args:
+        command: The program and its arguments, without a shell; ``socket:adopt=N`` is appended.  It must *become* the
+            executor: the connection ends with this process.
+        registry: The handlers the executor may call; frozen while connected.
+        limits: What this end is willing to hold, and its times; default: `Limits()`.
+        env: The environment; default: ours.  `orc_trio.lifeline.VARIABLE` is added.
+        cwd: The directory to start in; default: ours.
+        stdin: As for `subprocess.Popen`; default: ours.
+        stdout: As for `subprocess.Popen`; default: ours.  With ``subprocess.PIPE``, ``process.stdout`` is yours to read
+            (a full pipe stops the executor) and to close.
+        stderr: Likewise.
+        grace: Seconds the process has to exit after the connection is closed, and again after SIGTERM; then SIGKILL.
+        on_disconnect: Called once, with how it ended, when it is over; also if it never began.
+        wrap_transport: Given the transport to the process, gives the one to use, which passes everything on.
+
+    Yields:
+        The controller.
+
+    Raises:
+        DisconnectedError: ``CONNECT_FAILED``: the program could not be started (the `OSError` is its ``__cause__``), or
+            ended or failed before both ends agreed; its reason has the exit status, if there is one.  Also raised if
+            a handler is registered for a symbol this executor lacks.
+        TypeError, ValueError: An argument makes no sense; nothing was started.
+        BaseException: What a handler raised that is no `Exception`, or what on_disconnect raised.
+
+    Checkpoints:
+        Entering and leaving, always.
+
+    Cancellation:
+        Ends the connection as OWNER_CANCELLED after a bounded, shielded goodbye, and the process within twice the
+        grace; then goes on.
+    """
+    arguments = _arguments(command)
+    if not grace >= 0:
+        raise ValueError(f"grace must be a number of seconds, not {grace!r}")
+    with contextlib.ExitStack() as lifelines:
+        try:
+            process, stream = await _start(
+                arguments, lifelines, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr
+            )
+        except OSError as exc:
+            reason = DisconnectReason(DisconnectKind.CONNECT_FAILED, f"cannot start {_explain(arguments[0], exc)}")
+            if on_disconnect is not None:
+                on_disconnect(reason)
+            raise DisconnectedError(reason, Certainty.NOT_SENT) from exc
+        transport = ProcessTransport(stream, process, grace)
+        connected = False
+        try:
+            outer = wrap_transport(transport) if wrap_transport else transport
+            controller = ExecutorProcess(process, outer, registry, limits or Limits(), on_disconnect)
+            async with (
+                alongside(transport.watch, transport.stop_watching, "orc_trio process watch"),
+                alongside(controller._main, controller._stop, "orc_trio controller"),
+            ):
+                await controller._wait_connected()
+                connected = True
+                yield controller
+        finally:
+            with trio.CancelScope(shield=True):
+                await transport.aclose()  # done already, unless the connection was never run
+                if not connected:
+                    for pipe in (process.stdin, process.stdout, process.stderr):
+                        if pipe is not None:
+                            await pipe.aclose()
+
+
+async def _start(
+    arguments: list[str | bytes],
+    lifelines: contextlib.ExitStack,
+    *,
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+    stdin: Redirection,
+    stdout: Redirection,
+    stderr: Redirection,
+) -> tuple[trio.Process, trio.SocketStream]:
+    """Start the child; the write end of its lifeline is closed by ``lifelines``."""
+    with contextlib.ExitStack() as childs, contextlib.ExitStack() as unless_started:
+        ours, theirs = socket.socketpair()
+        unless_started.callback(ours.close)
+        childs.callback(theirs.close)
+        read_end, write_end = os.pipe()
+        lifelines.callback(os.close, write_end)
+        childs.callback(os.close, read_end)
+        # A cancellation cannot come between the start of the child and our knowing it: Trio waits for the thread.
+        process = await trio.lowlevel.open_process(
+            [*arguments, f"socket:adopt={theirs.fileno()}"],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env={**(os.environ if env is None else env), lifeline.VARIABLE: lifeline.describe(read_end)},
+            pass_fds=(theirs.fileno(), read_end),
+        )
+        unless_started.pop_all()
+    return process, trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+
+
+def _arguments(command: Sequence[Argument]) -> list[str | bytes]:
+    if isinstance(command, (str, bytes, os.PathLike)):
+        raise TypeError(f"the command must be a sequence, the program and its arguments, not {command!r}")
+    arguments = [os.fspath(argument) for argument in command]
+    if not arguments:
+        raise ValueError("the command is empty")
+    return arguments
+
+
+def _explain(program: str | bytes, exc: OSError) -> str:
+    why = exc.strerror or str(exc)
+    if exc.filename is not None and exc.filename != program:
+        why += f": {os.fsdecode(exc.filename)}"
+    return f"{os.fsdecode(program)}: {why}"
