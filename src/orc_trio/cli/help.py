@@ -1,0 +1,93 @@
+"""What ``--help`` says.  A backspace on a line of its own keeps click from joining the lines of that paragraph."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["CALL", "DECODE", "EXECUTOR", "EXIT_CODES", "MAIN", "RUN", "RUN_EXIT_CODES"]
+
+EXIT_CODES: Final = """\b
+Exit codes:
+  0    it went well
+  1    call: the function answered with an error; decode: malformed input
+  2    the command line is wrong, or a file cannot be read
+  3    no connection came about, or it ended before its time
+  130  Ctrl-C (143: terminated, 141: nobody reads the output)
+orc-trio run gives its program's exit status; see orc-trio run --help."""
+
+RUN_EXIT_CODES: Final = """\b
+Exit codes: the program's own status; or
+  2        the command line is wrong
+  125      orc-trio could not do its part: no executor, connection lost
+  126      the program cannot be compiled or loaded
+  127      there is no such file
+  128 + n  signal n killed the program (139: SIGSEGV, 134: SIGABRT);
+           Ctrl-C: 130"""
+
+_SPECS: Final = """\b
+SPEC says where the other end is:
+  unix:connect=PATH        unix:listen=PATH
+  tcp:connect=HOST:PORT    tcp:listen=HOST:PORT    (port 0: any)
+  socket:adopt=FD          pipe:adopt=IN,OUT       (inherited descriptors)
+A Unix socket's peer must be your own user, or root. TCP cannot tell who is
+there: say --vetted unchecked if whoever can reach the address may take part."""
+
+MAIN: Final = """Run code in another process, call it and be called back, and know exactly how it ended.
+
+\b
+Start here:
+  orc-trio run program.ll                 run LLVM IR (or .bc, .o, .c) in an executor process
+  orc-trio executor unix:listen=/tmp/x    be an executor; in another terminal:
+  orc-trio call unix:connect=/tmp/x       ask what it offers
+  orc-trio run --trace t program.ll       write down every message,
+  orc-trio decode t                       and read it
+"""
+
+RUN: Final = """Run PROGRAM in an executor process: LLVM IR (.ll, .bc), an object (.o), or C (.c).
+
+It is compiled here, for the executor's machine, and its main is called with ARGS. It reads this stdin and writes this
+stdout and stderr; its exit status is ours. When it crashes, one line on stderr says of what.
+
+A program can call back two handlers (see orc_trio.h): "log" writes a line to our stderr, "input" answers with a line of
+our stdin, empty at the end. With --spec these work from afar, while stdin and stdout are the executor's.
+
+\b
+Examples:
+  orc-trio run mandelbrot.ll 200 > picture.pgm
+  orc-trio run -O3 --trace t nbody.c 100000
+  orc-trio run --spec unix:connect=/tmp/x program.o
+"""
+
+EXECUTOR: Final = f"""Be an executor: run what a controller sends, until it hangs up.
+
+It serves one controller, then exits. WHOEVER CAN CONNECT CAN RUN CODE AS YOU: prefer Unix sockets.
+
+\b
+Examples:
+  orc-trio executor unix:listen=/run/user/1000/orc.sock
+  orc-trio executor --wrappers my_functions:echo unix:listen=/tmp/x
+  orc-trio executor --vetted unchecked tcp:listen=127.0.0.1:0
+
+{_SPECS}"""
+
+CALL: Final = f"""Call the function SYMBOL of the executor at SPEC once, and show its answer.
+
+SYMBOL is one of the executor's symbols, or an address like 0x7f001000. Without SYMBOL: list what there is.
+
+\b
+Examples:
+  orc-trio call unix:connect=/tmp/x
+  orc-trio call unix:connect=/tmp/x echo --data hello
+  orc-trio call unix:connect=/tmp/x thumbnail --file in.png > out.png
+
+{_SPECS}"""
+
+DECODE: Final = """Show a trace (of --trace) or a raw capture of one direction as readable lines.
+
+FILE may be -, for stdin.
+
+\b
+Examples:
+  orc-trio run --trace t program.ll; orc-trio decode t
+  orc-trio decode --bytes 1000 t | grep result
+"""
