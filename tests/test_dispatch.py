@@ -14,7 +14,7 @@ import trio.testing
 
 import orc_trio
 from orc_trio.dispatch import Dispatcher, as_bytes
-from orc_trio.nesting import descends_from, enter, serving
+from orc_trio.nesting import Serving, descends_from, enter, serving
 from orc_trio.registry import Handler
 
 ADDRESS = 5
@@ -254,7 +254,8 @@ async def test_who_serves_a_call() -> None:
         seen.append(serving())
 
     async def serve() -> None:
-        mark = enter("connection")
+        mark = Serving("connection")
+        enter(mark)
         assert serving() is mark
         assert mark.by == "connection"
         assert await trio.to_thread.run_sync(serving) is mark

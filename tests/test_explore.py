@@ -120,6 +120,9 @@ NESTED_BOTH = world(EndPlan(callers=(CALL, CALL), limits=TWO), EndPlan(callers=(
 PARTS = world(EndPlan(callers=(Caller(size=2, result=2),), cancels=1), parts=True, batches=True)
 ERRORS = world(EndPlan(callers=(Caller(answer=Answer.ERROR), Caller(answer=Answer.REFUSE)), limits=TWO))
 
+SOFTLY = WORLDS["softly"]
+SOFT_BOTH = World(left=EndPlan(callers=(CALL,), finishes=1), right=EndPlan(callers=(CALL,), finishes=1))
+
 PENDING, OUTBOX, SERVED = pending_module.PendingCalls, outbox_module.Outbox, serving_module.ServedCalls
 BUDGET = pending_module._Budget
 
@@ -131,7 +134,7 @@ MUTANTS = [
         "call",
         (
             ("self.state is PeerState.DRAINING", "False"),
-            ("is not PeerState.RUNNING", "not in (PeerState.RUNNING, PeerState.DRAINING)"),
+            ("if not self.open:", "if not (self.open or self.cause):"),
         ),
         CALLING,
         "accepted after the latch",
@@ -140,7 +143,7 @@ MUTANTS = [
         "a call before the ends agree",
         Peer,
         "call",
-        (("is not PeerState.RUNNING", "is PeerState.CLOSED"),),
+        (("if not self.open:", "if self.state is PeerState.CLOSED:"),),
         CALLING,
         "G2",
     ),
@@ -281,8 +284,8 @@ MUTANTS = [
     Mutant(
         "the watermark is off by one where it is kept",
         SERVED,
-        "begin",
-        (("max(self.watermark, seq)", "seq - 1"),),
+        "dispatch",
+        (("max(self.watermark, call.seq)", "call.seq - 1"),),
         CALLING,
         "watermark",
     ),
@@ -614,6 +617,92 @@ MUTANTS = [
         attrs.evolve(CALLING, right=EndPlan(disconnects=1, gives_up=True)),
         "terminal state",
     ),
+    # the soft stop
+    Mutant(
+        "a soft stop refuses nothing here",
+        Peer,
+        "call",
+        (("if self.state is PeerState.FINISHING and not nested:", "if False:"),),
+        SOFTLY,
+        "accepted during a soft stop",
+    ),
+    Mutant(
+        "a soft stop refuses nested calls here",
+        Peer,
+        "call",
+        (("if self.state is PeerState.FINISHING and not nested:", "if self.state is PeerState.FINISHING:"),),
+        World(left=EndPlan(callers=(Caller(nested=True),), finishes=1), right=EndPlan(callers=(CALL,))),
+        "nobody stops softly",
+    ),
+    Mutant(
+        "a soft stop refuses nothing of the peer",
+        Peer,
+        "_on_call",
+        (("if self.state is PeerState.FINISHING and not call.nested:", "if False:"),),
+        SOFT_BOTH,
+        "accepted during a soft stop",
+    ),
+    Mutant(
+        "a soft stop refuses the peer's nested calls",
+        Peer,
+        "_on_call",
+        (("if self.state is PeerState.FINISHING and not call.nested:", "if self.state is PeerState.FINISHING:"),),
+        SOFTLY,
+        "G1",
+    ),
+    Mutant(
+        "what is turned away counts as dispatched",
+        Peer,
+        "_on_call",
+        (
+            (
+                "    call = self._served.begin(message)\n",
+                "    call = self._served.begin(message)\n    self._served.dispatch(call)\n",
+            ),
+        ),
+        SOFT_BOTH,
+        "watermark",
+    ),
+    Mutant(
+        "what is turned away is answered twice",
+        Peer,
+        "_on_call",
+        (("        return\n", "        pass\n"),),
+        SOFT_BOTH,
+        "accepted during a soft stop",
+    ),
+    Mutant(
+        "finished while a call is pending",
+        Peer,
+        "finished",
+        (("len(self._pending) + ", ""),),
+        SOFTLY,
+        "something is in flight",
+    ),
+    Mutant(
+        "finished while a call waits",
+        Peer,
+        "finished",
+        (("len(self._pending) + self._pending.waiting + ", ""),),
+        SOFTLY,
+        "something is in flight",
+    ),
+    Mutant(
+        "finished while a handler runs",
+        Peer,
+        "finished",
+        ((" + len(self._served)", ""),),
+        SOFT_BOTH,
+        "something is in flight",
+    ),
+    Mutant(
+        "a soft stop is never finished",
+        Peer,
+        "finished",
+        (("return self.state is PeerState.FINISHING and not in_flight", "return False"),),
+        SOFTLY,
+        "has not come to its end",
+    ),
     # pings, parts
     Mutant("a pong is forgotten", Peer, "_on_pong", (("    self._ping_outstanding = False\n", ""),), PINGS, "G17"),
     Mutant("a second ping while one is out", Peer, "ping", (("self._ping_outstanding or", ""),), PINGS, "G17"),
@@ -629,7 +718,7 @@ MUTANTS = [
         "a part is a second call",
         SERVED,
         "begin",
-        (("assembly = self._forget_arriving(seq)", "assembly = None"),),
+        (("payload = self._arriving.complete(seq, message.payload)", "payload = None"),),
         PARTS,
         "keep the protocol",
     ),
@@ -637,7 +726,7 @@ MUTANTS = [
         "the last part is forgotten",
         Peer,
         "_on_result",
-        (("payload = arriving.last(payload)", "pass"),),
+        (("if payload is None:", "if True:"),),
         PARTS,
         "other bytes",
     ),
@@ -648,11 +737,16 @@ MUTANTS = [
 def mutated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mutant:
     mutant: Mutant = request.param
     original = inspect.getattr_static(mutant.owner, mutant.method)
-    function = original.__func__ if isinstance(original, staticmethod) else original
+    function = original
+    wrap: Callable[[Any], Any] = lambda changed: changed  # noqa: E731
+    if isinstance(original, staticmethod):
+        function, wrap = original.__func__, staticmethod
+    elif isinstance(original, property):
+        function, wrap = original.fget, property
     module = inspect.getmodule(mutant.owner)
     assert module is not None
     changed = rewritten(function, module, *mutant.changes)
-    monkeypatch.setattr(mutant.owner, mutant.method, staticmethod(changed) if function is not original else changed)
+    monkeypatch.setattr(mutant.owner, mutant.method, wrap(changed))
     table = dict(peer_module._RECEIVERS)
     for opcode, receiver in table.items():
         if receiver is function:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orc_trio.exceptions import DisconnectedError
+from orc_trio.exceptions import CallRefusedError, DisconnectedError, LocalProtocolError
 from orc_trio.protocol import (
+    CallReceived,
     CallSettled,
     CancelReceived,
     Disconnected,
@@ -16,6 +17,7 @@ from orc_trio.protocol import (
     Peer,
     PeerHungUp,
     PeerState,
+    Refused,
     ResultAccepted,
     Role,
     Value,
@@ -331,3 +333,91 @@ def test_one_end_latches_before_it_agreed() -> None:
     settle(controller, executor)
     assert isinstance(call.outcome, Disconnected)
     assert call.outcome.certainty is Certainty.NOT_STARTED
+
+
+# --- the soft stop ---
+
+
+def test_a_soft_stop_refuses_and_serves() -> None:
+    """G7, G12: after `finish` ordinary calls are refused, nested ones go on; `finished` when all had their results."""
+    controller, executor = pair(Limits())
+    first = controller.call(1, b"")
+    deliver(controller, executor)
+    (serving,) = received(executor)
+    assert not executor.finished
+    executor.finish()
+    executor.finish()
+    assert executor.state is PeerState.FINISHING
+    assert executor.open
+    with pytest.raises(CallRefusedError, match="takes no new calls"):
+        executor.call(2, b"")
+    nested = executor.call(2, b"", nested=True)
+    controller.call(3, b"")
+    deeper = controller.call(4, b"", nested=True)
+    deliver(controller, executor)
+    (deep,) = received(executor)
+    assert deep.tag == 4
+    assert executor.ping() == 1
+    executor.respond(deep, Value(b"deep"))
+    executor.respond(serving, Value(b"first"))
+    deliver(executor, controller)
+    assert first.outcome == Value(b"first")
+    assert deeper.outcome == Value(b"deep")
+    called_back, *settled = controller.poll_events()
+    assert [type(event.outcome) for event in settled if isinstance(event, CallSettled)] == [Refused, Value, Value]
+    assert not executor.finished  # its own nested call
+    assert isinstance(called_back, CallReceived)
+    controller.respond(called_back.call, Value(b"back"))
+    deliver(controller, executor)
+    assert nested.outcome == Value(b"back")
+    assert executor.finished
+
+
+def test_a_refused_call_is_not_dispatched() -> None:
+    """G4, G12: a call that is turned away during a soft stop does not raise the watermark, whole or in parts."""
+    peer = running()
+    peer.finish()
+    peer.receive(Message(Opcode.PART, 5, PartOf.CALL, 4, b"ab"))
+    assert not peer.finished
+    peer.receive(Message(Opcode.CALL, 5, payload=b"cd"))
+    assert received(peer) == []
+    assert [message.opcode for message in peer.take()] == [Opcode.RESULT]
+    assert peer.finished
+    peer.latch(HANG_UP)
+    (hang_up,) = peer.take()
+    assert hang_up.aux == 0
+
+
+def test_a_cancel_for_a_refused_call_is_absorbed() -> None:
+    """G5, G12: a caller may leave a call that is just being turned away."""
+    peer = running()
+    peer.finish()
+    peer.receive(Message(Opcode.CALL, 1))
+    peer.receive(Message(Opcode.CANCEL, 1))
+    peer.take()
+    peer.receive(Message(Opcode.CANCEL, 1))
+    assert peer.finished
+
+
+def test_only_what_is_open_can_be_finished() -> None:
+    """G12, G21: before both ends agreed and after the latch there is nothing to finish."""
+    for peer in (Peer(Role.EXECUTOR), running()):
+        if peer.state is PeerState.RUNNING:
+            peer.latch(HANG_UP)
+        state = peer.state
+        with pytest.raises(LocalProtocolError, match="finish"):
+            peer.finish()
+        assert peer.state is state
+        assert not peer.finished
+
+
+def test_the_latch_comes_first() -> None:
+    """G4, G11: what is not finished when the latch falls is told what is known, as always."""
+    peer = running()
+    peer.call(1, b"")
+    peer.take()
+    peer.call(2, b"")
+    peer.finish()
+    peer.latch(HANG_UP)
+    assert certainties(peer) == [Certainty.UNKNOWN, Certainty.NOT_SENT]
+    assert not peer.finished

@@ -32,6 +32,7 @@ def test_the_defaults() -> None:
         "max_message": 64 << 20,
         "setup_timeout": 10.0,
         "drain_timeout": 5.0,
+        "handler_grace": 0.0,
         "liveness_timeout": None,
     }
 

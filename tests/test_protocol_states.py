@@ -14,6 +14,8 @@ LEGAL = {
     (PeerState.NEW, Trigger.AGREE): PeerState.RUNNING,
     (PeerState.NEW, Trigger.LATCH): PeerState.DRAINING,
     (PeerState.RUNNING, Trigger.LATCH): PeerState.DRAINING,
+    (PeerState.RUNNING, Trigger.FINISH): PeerState.FINISHING,
+    (PeerState.FINISHING, Trigger.LATCH): PeerState.DRAINING,
     (PeerState.DRAINING, Trigger.END): PeerState.CLOSED,
 }
 
@@ -21,7 +23,7 @@ LEGAL = {
 @pytest.mark.parametrize("state", PeerState)
 @pytest.mark.parametrize("trigger", Trigger)
 def test_every_transition(state: PeerState, trigger: Trigger) -> None:
-    """G11: an end goes new, running, draining, closed; the latch falls at most once, and nothing goes back."""
+    """G11: an end goes new, running (finishing), draining, closed; the latch falls once, and nothing goes back."""
     if (state, trigger) in LEGAL:
         assert next_state(state, trigger) is LEGAL[state, trigger]
         assert list(PeerState).index(LEGAL[state, trigger]) > list(PeerState).index(state)

@@ -153,13 +153,13 @@ def test_the_run_ends_under_a_call(known: bool) -> None:
             await trio.sleep_forever()
             raise AssertionError
 
-        async def detach(self) -> orc_trio.DisconnectReason:
+        async def detach(self, *, finish_within: float) -> orc_trio.DisconnectReason:
             calling.set()
             await trio.sleep_forever()
             raise AssertionError
 
-        async def shutdown(self) -> orc_trio.DisconnectReason | None:
-            return await self.detach()
+        async def shutdown(self, *, finish_within: float) -> orc_trio.DisconnectReason | None:
+            return await self.detach(finish_within=finish_within)
 
     async def main(method: str, *args: Any) -> Threads:
         calling.clear()

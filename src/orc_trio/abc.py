@@ -189,6 +189,20 @@ class ControllerAccess(ABC):
             The cause in force: that of whoever came first.
         """
 
+    def begin_finish(self, within: float) -> DisconnectReason:
+        """Refuse new calls in both directions, let those in flight finish, then stop being open.
+
+        `run` returns soon after that.  Called on the Trio thread, while connected, any number of times: of several
+        bounds the first to run out counts.  Default: `begin_disconnect`, which gives nobody time.
+
+        Args:
+            within: Seconds they have; more than 0.
+
+        Returns:
+            The cause in force; while there is none: what it will be, if nothing else comes first.
+        """
+        return self.begin_disconnect()
+
     @abstractmethod
     async def call_controller(self, tag: int, args: Buffer, *, zero_copy: bool = False) -> bytes | memoryview:
         """Call the handler that the controller has associated with ``tag``.
@@ -203,7 +217,8 @@ class ControllerAccess(ABC):
 
         Raises:
             DisconnectedError: The connection stopped being open before the result came.
-            WrapperFunctionError, UnknownHandlerTagError, CallRefusedError: The controller's answer.
+            WrapperFunctionError, UnknownHandlerTagError, CallRefusedError: The controller's answer; the last also after
+                `begin_finish`.
             MessageTooLargeError, NestingLimitError: It was not sent.
 
         Checkpoints:

@@ -91,6 +91,10 @@ class StreamControllerAccess(ControllerAccess):
         self._early = self._early or reason
         return self._early
 
+    def begin_finish(self, within: float) -> DisconnectReason:
+        """Let the calls in flight finish first; see `ControllerAccess.begin_finish`."""
+        return self.begin_disconnect() if self._connection is None else self._connection.finish(within)
+
     async def call_controller(self, tag: int, args: Buffer, *, zero_copy: bool = False) -> bytes | memoryview:
         """Call a handler; see `ControllerAccess.call_controller`.
 

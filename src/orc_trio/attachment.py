@@ -5,7 +5,7 @@ An access may be written by somebody else, and may be wrong.  What a wrong one d
 * `run` raises: the end is INTERNAL_ERROR (or the cause in force), and the exception is kept for the session's owner.
 * `run` returns something that is no reason: the same, with a TypeError.
 * `run` returns before it was connected: a failed attach, ``CONNECT_FAILED`` (G20), with what it returned as its cause.
-* `begin_disconnect` raises: `run` is cancelled; that exception is kept.
+* `begin_disconnect` or `begin_finish` raises: `run` is cancelled; that exception is kept.
 * `run` does not return: the session waits, until its owner is cancelled and the bound has run out (G18); then `run` is
   cancelled.
 * It runs wrapper functions when it is over: they are refused (G13).
@@ -111,10 +111,24 @@ class Attachment:
         Returns:
             The cause in force; the end, if it is over.
         """
+        return self._ask(lambda: self.access.begin_disconnect(reason), reason)
+
+    def begin_finish(self, within: float) -> DisconnectReason:
+        """Stop being open when the calls in flight have finished, or after ``within`` seconds.
+
+        Returns:
+            The cause in force, or what it will be; the end, if it is over.
+        """
+        reason = DisconnectReason(DisconnectKind.LOCAL_HANGUP)
+        if not self._was_connected:  # nothing can be in flight
+            return self.begin_disconnect(reason)
+        return self._ask(lambda: self.access.begin_finish(within), reason)
+
+    def _ask(self, question: Callable[[], DisconnectReason], reason: DisconnectReason) -> DisconnectReason:
         if self.end is not None:
             return self.end
         try:
-            return self.access.begin_disconnect(reason)
+            return question()
         except Exception as exc:
             self._error = self._error or exc
             self._scope.cancel()

@@ -16,6 +16,9 @@ protocol core's business (`orc_trio.protocol.Peer`); this module wakes tasks and
 
 End of life
 -----------
+A soft stop refuses new calls and lets those in flight finish, within its bound; the task in `_live` waits for that, so
+it goes on whoever asked for it and whatever became of him.  Then, as always, the latch.
+
 The latch can fall in any task.  It settles every pending call, cancels the handlers and wakes the writer, which sends
 what is left and the hang-up, then half-closes.  The reader reads and drops to the end.  Both together are bounded
 (G15).  Then the transport is closed, the nursery waits for handlers that are still in their ``finally`` blocks, and the
@@ -28,7 +31,6 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -38,7 +40,7 @@ import attrs
 import trio
 
 from orc_trio.abc import MessageTransport
-from orc_trio.dispatch import as_bytes
+from orc_trio.calling import make_call
 from orc_trio.exceptions import LocalProtocolError
 from orc_trio.handlers import Answer, HandlerTasks, Serve
 from orc_trio.liveness import wait_for_silence
@@ -59,7 +61,7 @@ from orc_trio.protocol import (
     Role,
     Setup,
 )
-from orc_trio.protocol.outcomes import unwrap
+from orc_trio.protocol.limits import check_seconds
 from orc_trio.pumps import TRANSPORT_ERRORS, Pumps
 from orc_trio.reasons import DisconnectKind, DisconnectReason
 from orc_trio.registry import Buffer
@@ -106,10 +108,15 @@ class Connection:
         self._peer = Peer(role, limits, setup=setup)
         self._started = False
         self._nursery: trio.Nursery | None = None
-        self._handlers = HandlerTasks(serve, respond=self._respond, fail=self._fail, by=self)
+        self._handlers = HandlerTasks(
+            serve, respond=self._respond, fail=self._fail, by=self, grace=limits.handler_grace
+        )
         self._events: deque[Event] = deque()
         self._hung_up = False
         self._agreed = trio.Event()
+        self._stopping = trio.Event()  # softly, or because the latch has fallen
+        self._finishing = trio.CancelScope()
+        self._finished = trio.Event()  # a soft stop has nothing to wait for any more
         self._latched = trio.Event()
         self._latch_time = math.inf
         self._pumps = Pumps(
@@ -151,7 +158,8 @@ class Connection:
         Raises:
             NoControllerError: The connection is not open yet, or over.
             DisconnectedError: It stopped being open before the result came.
-            WrapperFunctionError, UnknownHandlerTagError, CallRefusedError: The peer's answer.
+            WrapperFunctionError, UnknownHandlerTagError, CallRefusedError: The peer's answer; the last also if this end
+                stops softly.
             MessageTooLargeError, NestingLimitError: It was not sent.
 
         Checkpoints:
@@ -160,32 +168,13 @@ class Connection:
         Cancellation:
             The caller is released at once; the peer is told (G5).
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            payload = as_bytes(args, "the argument of a call")
-            # G2: from here to the wait there is no checkpoint.
-            call = self._peer.call(
-                operator.index(tag), payload, nested=serving() is not None, deadline=trio.current_effective_deadline()
-            )
-        except Exception:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            raise
-        del payload
+        return await make_call(self._peer, tag, args, zero_copy=zero_copy, changed=self._changed)
+
+    def _changed(self) -> None:
+        """There is something to send, or nothing in flight any more."""
         self._pumps.wake()
-        call.waiter = trio.lowlevel.current_task()
-
-        def abandon(_raise_cancel: object) -> trio.lowlevel.Abort:
-            if call.outcome is not None:
-                return trio.lowlevel.Abort.FAILED  # settled a moment ago, in the same step: it is about to be woken
-            call.waiter = None  # what stays is a tombstone: it must not hold on to the task
-            self._peer.cancel(call)
-            self._pumps.wake()
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abandon)
-        assert call.outcome is not None
-        result = unwrap(call.outcome, tag)
-        return result if zero_copy else bytes(result)
+        if self._peer.finished:
+            self._finished.set()
 
     # The end
 
@@ -201,6 +190,24 @@ class Connection:
         cause = self._peer.latch(reason)
         self._act()
         return cause
+
+    def finish(self, within: float) -> DisconnectReason:
+        """Stop softly: refuse new calls, let those in flight finish, then latch.  An end that is not open latches now.
+
+        Args:
+            within: Seconds, from now; of several bounds the first to run out counts.
+
+        Returns:
+            The cause in force; while there is none: what it will be, if nothing else comes first.
+        """
+        check_seconds("finish_within", within)
+        if not (within and self._peer.open and self._nursery is not None):
+            return self.latch()
+        self._peer.finish()
+        self._finishing.deadline = min(self._finishing.deadline, trio.current_time() + within)
+        self._stopping.set()
+        self._act()
+        return _LOCAL_HANGUP
 
     def cannot_wait(self) -> bool:
         """Whether the current task (or the thread it works for) is one the end waits for."""
@@ -273,7 +280,7 @@ class Connection:
                     self._pumps.stop()
                     await self._close()
                     await self._pumps.done.wait()
-                    await self._wait_for_handlers(bound)
+                    await self._wait_for_handlers(bound + self._limits.handler_grace)
             except BaseException as exc:  # an interrupt, or our bug  # noqa: ASYNC103
                 self._fail(exc)
                 await self._close()  # noqa: ASYNC102
@@ -313,7 +320,15 @@ class Connection:
             self.latch(DisconnectReason(DisconnectKind.CONNECT_FAILED, detail))
         elif self._limits.liveness_timeout is not None:
             nursery.start_soon(self._check_liveness, self._limits.liveness_timeout, name="orc_trio liveness check")
-        await self._latched.wait()
+        await self._stopping.wait()
+        with self._finishing:
+            await self._finished.wait()
+        self.latch(_LOCAL_HANGUP if self._finished.is_set() else self._unfinished())
+
+    def _unfinished(self) -> DisconnectReason:
+        found = self._peer.statistics()
+        counts = f"{found.pending_calls + found.waiting_calls} calls made here, {found.served_calls} served here"
+        return DisconnectReason(DisconnectKind.LOCAL_HANGUP, f"not finished in time: {counts}")
 
     async def _check_liveness(self, bound: float) -> None:
         await wait_for_silence(bound, alive=self._pumps.alive, ping=self._ping, over=self._latched)
@@ -353,8 +368,8 @@ class Connection:
         while self._events or self._peer.has_events:
             self._events.extend(self._peer.poll_events())
             self._act_on(self._events.popleft())
-        if self._peer.has_output:
-            self._pumps.wake()
+        if self._peer.has_output or self._peer.finished:
+            self._changed()
         return self._hung_up
 
     def _act_on(self, event: Event) -> None:
@@ -385,7 +400,7 @@ class Connection:
 
     def _on_latch(self) -> None:
         self._handlers.cancel_all()
-        self._agreed.set()
-        self._latched.set()
+        for event in (self._agreed, self._stopping, self._finished, self._latched):
+            event.set()
         if self._nursery is not None:
             self._latch_time = trio.current_time()

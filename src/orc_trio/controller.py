@@ -104,7 +104,7 @@ class Controller:
             WrapperFunctionError: The function answered with an error; also if its deadline passed there first
                 (``remote_type`` is ``"DeadlineExceeded"``), or if it failed unexpectedly (``"HandlerFailed"``).
             UnknownHandlerTagError: Nothing is at that address.
-            CallRefusedError: The executor is shutting down and did not start it.
+            CallRefusedError: The executor is shutting down, or this end is disconnecting softly; it was not started.
             MessageTooLargeError: The arguments are over the limit; nothing was sent.
             NestingLimitError: Made while serving a call, and the nested budget is used up; nothing was sent.
 
@@ -120,22 +120,38 @@ class Controller:
         """
         return await self._connection.call(address, args, zero_copy=zero_copy)
 
-    def begin_disconnect(self) -> DisconnectReason:
-        """Stop being open, now, and do not wait for the end.  For those who cannot await; on the Trio thread.
+    def begin_disconnect(self, *, finish_within: float = 0.0) -> DisconnectReason:
+        """Begin to disconnect, and do not wait for the end.  For those who cannot await; on the Trio thread.
+
+        Args:
+            finish_within: As for `disconnect`.
 
         Returns:
-            The cause in force: a local hang-up, or what came before it.
-        """
-        return self._connection.latch()
+            The cause in force: a local hang-up, or what came before it.  While calls are given time to finish there is
+            none yet, and this is what it will be if nothing else comes first.
 
-    async def disconnect(self) -> DisconnectReason:
+        Raises:
+            ValueError: ``finish_within`` is negative.
+        """
+        return self._connection.finish(finish_within)
+
+    async def disconnect(self, *, finish_within: float = 0.0) -> DisconnectReason:
         """Hang up, and wait until it is over: no call in either direction is accepted, started or pending any more.
 
         Any task may call this, any number of times.  From within a handler of this connection it starts the
         disconnect and does not wait (it would wait for itself).
 
+        Args:
+            finish_within: Seconds that the calls in flight have to finish, both ways and with the nested calls they
+                make, before the connection stops being open.  New ones are refused meanwhile, at both ends, with
+                `CallRefusedError`.  Of several disconnects the first bound to run out counts.  0: stop now.
+
         Returns:
-            How it ended: the same for everyone.  Within a handler: the cause.
+            How it ended: the same for everyone.  Within a handler: the cause; or, if calls are given time to finish,
+            what it will be if nothing else comes first.
+
+        Raises:
+            ValueError: ``finish_within`` is negative.
 
         Checkpoints:
             Always.
@@ -143,7 +159,7 @@ class Controller:
         Cancellation:
             The disconnect goes on.
         """
-        cause = self._connection.latch()
+        cause = self.begin_disconnect(finish_within=finish_within)
         if self._connection.cannot_wait():
             await trio.lowlevel.checkpoint()
             return cause

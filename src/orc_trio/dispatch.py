@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 import trio
 
 from orc_trio.exceptions import CallRefusedError, UnknownHandlerTagError
+from orc_trio.nesting import started
 from orc_trio.registry import Buffer, Handler
 
 __all__ = ["Dispatcher", "as_bytes"]
@@ -117,6 +118,7 @@ class Dispatcher:
         with keepalive:
             key = object()
             self._running[key] = handler.name
+            started()
             try:
                 answer = handler.function(args)
                 return (await answer) if inspect.isawaitable(answer) else answer  # noqa: ASYNC910
@@ -142,6 +144,7 @@ class Dispatcher:
                 ticket.pop()
             except IndexError:
                 return b""  # G13: let go before it started, so it does not start
+            started()
             try:
                 return handler.function(args)  # type: ignore[return-value]
             finally:

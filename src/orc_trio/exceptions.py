@@ -7,7 +7,7 @@ The tree::
     ├── NoControllerError                       no connection: before attach, after detach
     ├── WrapperFunctionError(type, message)     the other end answered with an error instead of bytes
     ├── UnknownHandlerTagError(tag)             the other end has nothing registered under that tag or address
-    ├── CallRefusedError                        the other end declined before starting the call
+    ├── CallRefusedError                        declined before it started, by either end
     ├── NestingLimitError                       too many calls made from within calls
     ├── MessageTooLargeError(size, limit)       it would not fit; nothing was sent
     ├── KeepaliveDeniedError                    the session is shutting down
@@ -96,7 +96,9 @@ class UnknownHandlerTagError(OrcError):
 
 
 class CallRefusedError(OrcError):
-    """The other end declined the call before starting it, and the connection lives on.  Trying again is safe.
+    """The call was declined before it started, and the connection lives on.  It has not run; trying elsewhere is safe.
+
+    The other end declined it, or this one, which stops softly and takes no new calls.
 
     Raised by a handler's dispatcher (never by a handler that already did something) it refuses a call.
     """

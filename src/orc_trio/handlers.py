@@ -4,6 +4,8 @@ Rules
 -----
 * A handler's scope is checked in the step that calls user code: after the latch none starts (G13).
 * A handler's scope ends with its caller's deadline, its caller's cancel, or the latch, whichever comes first (G5, G6).
+  Where handlers have a grace, it ends that long after the latch, if its function was called before; in a thread, one
+  that waits for its turn was not.
 * Nothing of an unexpected exception crosses; its owner reads it in the log (G9).  What is no `Exception` (an interrupt,
   an exit) ends the connection and goes to the owner (G11).
 * A result that finds no room is waited for here, in the handler's task, never by the reader (G8).
@@ -18,6 +20,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
+import attrs
 import trio
 
 from orc_trio.exceptions import (
@@ -27,7 +30,7 @@ from orc_trio.exceptions import (
     UnknownHandlerTagError,
     WrapperFunctionError,
 )
-from orc_trio.nesting import enter
+from orc_trio.nesting import Serving, enter
 from orc_trio.protocol import Cancelled, Failed, InboundCall, Refused, Value
 from orc_trio.protocol.outcomes import DEADLINE_EXCEEDED, HANDLER_FAILED, UNKNOWN_TAG
 
@@ -44,6 +47,12 @@ class Serve(Protocol):
         """Run the function under ``tag``."""
 
 
+@attrs.define(eq=False)
+class _Handler:
+    scope: trio.CancelScope
+    mark: Serving
+
+
 class HandlerTasks:
     """The handlers of one connection.
 
@@ -52,6 +61,7 @@ class HandlerTasks:
         respond: Queues an answer; False: it waits for room, and `room` will be told.
         fail: Told of what ends the connection and goes to its owner.
         by: The connection, for the mark in the handlers' contexts.
+        grace: Seconds they have after the latch.
     """
 
     def __init__(
@@ -61,31 +71,37 @@ class HandlerTasks:
         respond: Callable[[InboundCall, Answer], bool],
         fail: Callable[[BaseException], None],
         by: object,
+        grace: float,
     ) -> None:
         self._serve = serve
         self._respond = respond
         self._fail = fail
         self._by = by
+        self._grace = grace
         self._open = True
-        self._scopes: dict[InboundCall, trio.CancelScope] = {}
+        self._handlers: dict[InboundCall, _Handler] = {}
         self._idle = trio.Event()
 
     def start(self, call: InboundCall, nursery: trio.Nursery) -> None:
         """Begin to serve a call."""
         # Not started yet, but its caller can already cancel it.
-        self._scopes[call] = trio.CancelScope(deadline=trio.current_time() + call.remaining)
+        scope = trio.CancelScope(deadline=trio.current_time() + call.remaining)
+        self._handlers[call] = _Handler(scope, Serving(self._by, call.nested))
         nursery.start_soon(self._run, call, name="orc_trio handler")
 
     def cancel(self, call: InboundCall) -> None:
         """Its caller has left."""
-        if scope := self._scopes.get(call):
-            scope.cancel()
+        if handler := self._handlers.get(call):
+            handler.scope.cancel()
 
     def cancel_all(self) -> None:
         """The latch has fallen."""
         self._open = False
-        for scope in self._scopes.values():
-            scope.cancel()
+        for handler in self._handlers.values():
+            if self._grace and handler.mark.started:
+                handler.scope.deadline = min(handler.scope.deadline, trio.current_time() + self._grace)
+            else:
+                handler.scope.cancel()
 
     @staticmethod
     def room(call: InboundCall) -> None:
@@ -102,32 +118,32 @@ class HandlerTasks:
         Cancellation:
             Changes nothing.
         """
-        while self._scopes:
+        while self._handlers:
             self._idle = trio.Event()
             await self._idle.wait()
 
     async def _run(self, call: InboundCall) -> None:  # noqa: ASYNC910
         try:
-            await self._answer(call, self._scopes[call])
+            await self._answer(call, self._handlers[call])
         except BaseException as exc:  # our bug, or an interrupt  # noqa: ASYNC103
             self._fail(exc)
         finally:
-            del self._scopes[call]
-            if not self._scopes:
+            del self._handlers[call]
+            if not self._handlers:
                 self._idle.set()
 
-    async def _answer(self, call: InboundCall, scope: trio.CancelScope) -> None:  # noqa: ASYNC910
-        mark = enter(self._by, nested=call.nested)
+    async def _answer(self, call: InboundCall, handler: _Handler) -> None:  # noqa: ASYNC910
+        enter(handler.mark)
         answer: Answer = Failed(DEADLINE_EXCEEDED, "the caller's deadline had passed")
         # The latch may have fallen, its caller left, or its deadline passed before it could start.
-        if not scope.cancel_called:  # G13: nothing comes between this and the user's code
+        if not handler.scope.cancel_called:  # G13: nothing comes between this and the user's code
             try:
-                with scope:
+                with handler.scope:
                     answer = await self._call_function(call)
             except (trio.Cancelled, BaseExceptionGroup) as exc:  # noqa: ASYNC103
                 # Nobody cancelled it: the function raised one it had kept, and that must not end the nursery.
                 answer = self._logged(call, exc)
-        mark.active = False
+        handler.mark.active = False
         call.payload = b""
         call.waiter = trio.Event()
         if not self._respond(call, answer):

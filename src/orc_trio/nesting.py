@@ -28,11 +28,13 @@ class Serving:
         by: The connection (or other access) that serves it.
         nested: Whether it was itself made while serving a call.
         active: Until it is answered.
+        started: From the step in which its function is called; in a thread, that may be later.
     """
 
     by: object
     nested: bool = False
     active: bool = True
+    started: bool = False
 
 
 _current: ContextVar[Serving | None] = ContextVar("orc_trio_serving", default=None)
@@ -46,11 +48,15 @@ def serving() -> Serving | None:
     return mark if mark is not None and mark.active else None
 
 
-def enter(by: object, *, nested: bool = False) -> Serving:
+def enter(mark: Serving) -> None:
     """Mark the current context as serving a call.  For a task (or context) made for that call alone."""
-    mark = Serving(by, nested)
     _current.set(mark)
-    return mark
+
+
+def started() -> None:
+    """Say that the function of the call being served here is called in this very step."""
+    if (mark := _current.get()) is not None:
+        mark.started = True
 
 
 def enter_for_thread() -> None:

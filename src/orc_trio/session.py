@@ -31,6 +31,7 @@ from orc_trio.exceptions import LocalProtocolError, NoControllerError
 from orc_trio.keepalives import Keepalive, Keepalives
 from orc_trio.nesting import descends_from
 from orc_trio.ownership import alongside, only_cancelled, raise_all
+from orc_trio.protocol.limits import check_seconds
 from orc_trio.reasons import DisconnectKind, DisconnectReason
 from orc_trio.registry import Buffer, WrapperTable
 from orc_trio.services import Services
@@ -60,6 +61,7 @@ class Session:
         self._state = SessionState.START
         self._attachment: Attachment | None = None
         self._detached = trio.Event()
+        self._shutdown_follows = False  # the detach
         self._shutdown_requested = trio.Event()
         self._shut_down = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -189,7 +191,7 @@ class Session:
                 have run.
             WrapperFunctionError: The handler answered with an error.
             UnknownHandlerTagError: The controller has nothing under that tag.
-            CallRefusedError: The controller did not start it.
+            CallRefusedError: The controller did not start it, or this end is detaching softly.
             MessageTooLargeError: The arguments are over the limit; nothing was sent.
             NestingLimitError: Made while serving a call, and the nested budget is used up; nothing was sent.
 
@@ -229,22 +231,41 @@ class Session:
 
     # The end
 
-    def begin_detach(self) -> DisconnectReason:
-        """Stop being attached, now, and do not wait.  For those who cannot await; on the Trio thread.
+    def begin_detach(self, *, finish_within: float = 0.0) -> DisconnectReason:
+        """Begin to detach, and do not wait.  For those who cannot await; on the Trio thread.
+
+        Args:
+            finish_within: As for `detach`.
 
         Returns:
-            The cause in force.
+            The cause in force.  While calls are given time to finish there is none yet, and this is what it will be if
+            nothing else comes first.
+
+        Raises:
+            ValueError: ``finish_within`` is negative.
         """
+        check_seconds("finish_within", finish_within)
+        if finish_within and self._attachment is not None:
+            return self._attachment.begin_finish(finish_within)
         return self._begin_detach(_LOCAL_HANGUP)
 
-    async def detach(self) -> DisconnectReason:
+    async def detach(self, *, finish_within: float = 0.0) -> DisconnectReason:
         """Hang up, and wait until it is over: no call in either direction is accepted, started or pending any more.
 
         Any task may call this, any number of times, in any state.  Who cannot wait for itself (a wrapper function, a
         holder of a keepalive, a service) starts it and gets the cause.
 
+        Args:
+            finish_within: Seconds that the calls in flight have to finish, both ways and with the nested calls they
+                make, before the connection stops being open.  New ones are refused meanwhile, at both ends, with
+                `CallRefusedError`.  Of several the first bound to run out counts.  0: stop now.
+
         Returns:
-            How the connection ended: the same for everyone.
+            How the connection ended: the same for everyone.  For who cannot wait: the cause; or, if calls are given
+            time to finish, what it will be if nothing else comes first.
+
+        Raises:
+            ValueError: ``finish_within`` is negative.
 
         Checkpoints:
             Always.
@@ -252,25 +273,44 @@ class Session:
         Cancellation:
             The detach goes on.
         """
-        cause = self.begin_detach()
+        cause = self.begin_detach(finish_within=finish_within)
         if self._cannot_wait():
             await trio.lowlevel.checkpoint()
             return cause
         await self._detached.wait()
         return self.disconnect_reason or cause
 
-    def begin_shutdown(self) -> None:
-        """Ask for the shutdown, and do not wait.  On the Trio thread."""
-        self._keepalives.deny()
-        self._shutdown_requested.set()
+    def begin_shutdown(self, *, finish_within: float = 0.0) -> None:
+        """Ask for the shutdown, and do not wait.  On the Trio thread.
 
-    async def shutdown(self) -> DisconnectReason | None:
+        Args:
+            finish_within: As for `shutdown`.
+
+        Raises:
+            ValueError: ``finish_within`` is negative.
+        """
+        check_seconds("finish_within", finish_within)
+        if finish_within and self._state is SessionState.ATTACHED:
+            self._shutdown_follows = True
+            self.begin_detach(finish_within=finish_within)
+        else:
+            self._keepalives.deny()
+            self._shutdown_requested.set()
+
+    async def shutdown(self, *, finish_within: float = 0.0) -> DisconnectReason | None:
         """Detach, wait for every keepalive, shut the services down, and wait until that is done (G24).
 
         Any task may call this, any number of times.  Who cannot wait for itself starts it and gets the cause.
 
+        Args:
+            finish_within: Seconds for the calls in flight, as for `detach`.  The shutdown is requested when the
+                connection is over; until then keepalives are given.
+
         Returns:
             How the connection ended; None: there was none.
+
+        Raises:
+            ValueError: ``finish_within`` is negative.
 
         Checkpoints:
             Always.
@@ -278,9 +318,9 @@ class Session:
         Cancellation:
             The shutdown goes on.
         """
-        self.begin_shutdown()
+        self.begin_shutdown(finish_within=finish_within)
         if self._cannot_wait():
-            cause = self.begin_detach()
+            cause = self.begin_detach(finish_within=finish_within)
             await trio.lowlevel.checkpoint()
             return None if self._attachment is None else cause
         await self._shut_down.wait()
@@ -324,6 +364,8 @@ class Session:
     async def _tell_detached(self) -> None:
         await self._services.tell_detached(self.disconnect_reason)
         self._detached.set()
+        if self._shutdown_follows:
+            self.begin_shutdown()
 
     def _fail(self, exc: BaseException) -> None:
         """End the session, and raise ``exc`` to its owner."""

@@ -82,7 +82,7 @@ class _Controller(Protocol):
     def disconnect_reason(self) -> DisconnectReason | None: ...
     def begin_disconnect(self) -> DisconnectReason: ...
     async def call_wrapper(self, address: int, args: Buffer) -> bytes | memoryview: ...
-    async def disconnect(self) -> DisconnectReason: ...
+    async def disconnect(self, *, finish_within: float) -> DisconnectReason: ...
 
 
 class _Session(Protocol):
@@ -90,8 +90,8 @@ class _Session(Protocol):
     def disconnect_reason(self) -> DisconnectReason | None: ...
     def begin_detach(self) -> DisconnectReason: ...
     async def call_controller(self, tag: int, args: Buffer) -> bytes | memoryview: ...
-    async def detach(self) -> DisconnectReason: ...
-    async def shutdown(self) -> DisconnectReason | None: ...
+    async def detach(self, *, finish_within: float) -> DisconnectReason: ...
+    async def shutdown(self, *, finish_within: float) -> DisconnectReason | None: ...
 
 
 class ControllerPortal(Portal):
@@ -110,17 +110,21 @@ class ControllerPortal(Portal):
         """
         return self._call(self._controller.call_wrapper, address, args, lambda: self._controller.disconnect_reason)
 
-    def disconnect(self) -> DisconnectReason:
+    def disconnect(self, *, finish_within: float = 0.0) -> DisconnectReason:
         """Hang up and wait until it is over; see `Controller.disconnect`.  A thread that runs a handler does not wait.
+
+        Args:
+            finish_within: Seconds that calls in flight have to finish.
 
         Returns:
             How it ended.
 
         Raises:
             RuntimeError: This is the Trio thread.
+            ValueError: ``finish_within`` is negative.
         """
         try:
-            return self._run(self._controller.disconnect)
+            return self._run(partial(self._controller.disconnect, finish_within=finish_within))
         except (RunEnded, trio.Cancelled):  # noqa: ASYNC103
             return self._controller.disconnect_reason or self._controller.begin_disconnect()  # noqa: ASYNC104
 
@@ -141,32 +145,40 @@ class SessionPortal(Portal):
         """
         return self._call(self._session.call_controller, tag, args, lambda: self._session.disconnect_reason)
 
-    def detach(self) -> DisconnectReason:
+    def detach(self, *, finish_within: float = 0.0) -> DisconnectReason:
         """Detach and wait until it is over; see `Session.detach`.  A thread that runs a wrapper function does not wait.
+
+        Args:
+            finish_within: Seconds that calls in flight have to finish.
 
         Returns:
             How it ended.
 
         Raises:
             RuntimeError: This is the Trio thread.
+            ValueError: ``finish_within`` is negative.
         """
         try:
-            return self._run(self._session.detach)
+            return self._run(partial(self._session.detach, finish_within=finish_within))
         except (RunEnded, trio.Cancelled):  # noqa: ASYNC103
             return self._session.disconnect_reason or self._session.begin_detach()  # noqa: ASYNC104
 
     disconnect = detach
 
-    def shutdown(self) -> DisconnectReason | None:
+    def shutdown(self, *, finish_within: float = 0.0) -> DisconnectReason | None:
         """Shut the session down and wait until it is; see `Session.shutdown`.
+
+        Args:
+            finish_within: Seconds that calls in flight have to finish.
 
         Returns:
             How the connection ended; None: there was none.
 
         Raises:
             RuntimeError: This is the Trio thread.
+            ValueError: ``finish_within`` is negative.
         """
         try:
-            return self._run(self._session.shutdown)
+            return self._run(partial(self._session.shutdown, finish_within=finish_within))
         except (RunEnded, trio.Cancelled):  # noqa: ASYNC103
             return self._session.disconnect_reason  # noqa: ASYNC104

@@ -22,7 +22,7 @@ import attrs
 
 from orc_trio.exceptions import RemoteProtocolError
 
-__all__ = ["AGREED_FIELDS", "MIN_MAX_MESSAGE", "Limits", "agree"]
+__all__ = ["AGREED_FIELDS", "MIN_MAX_MESSAGE", "Limits", "agree", "check_seconds"]
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -41,9 +41,18 @@ def _whole(low: int) -> Callable[[object, Any, object], None]:
     return check
 
 
-def _seconds(_instance: object, attribute: Any, value: Any) -> None:
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no number of seconds: from 0 up, infinity included.
+
+    Raises:
+        ValueError: It is none.
+    """
     if not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value) or value < 0:
-        raise ValueError(f"{attribute.name} must be a number of seconds, not {value!r}")
+        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+
+
+def _seconds(_instance: object, attribute: Any, value: Any) -> None:
+    check_seconds(attribute.name, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +68,8 @@ class Limits:
         max_message: The largest payload of one message, in bytes: 64 KiB to 4 GiB.
         setup_timeout: Seconds to wait for the peer's setup message.
         drain_timeout: Seconds from the latch to the close; then the peer is given up (G15).
+        handler_grace: Seconds that handlers have, after the latch, to finish what they do; then they are cancelled.  0:
+            they are cancelled at the latch.  Nobody hears their answers any more (G13).
         liveness_timeout: Seconds within which a peer that gives no sign of life is taken for dead (G17): more than 0.
             Silence is found when three quarters of it are over, or later.  None: never.
     """
@@ -69,6 +80,7 @@ class Limits:
     max_message: int = attrs.field(default=64 * MIB, validator=_whole(1))
     setup_timeout: float = attrs.field(default=10.0, validator=_seconds)
     drain_timeout: float = attrs.field(default=5.0, validator=_seconds)
+    handler_grace: float = attrs.field(default=0.0, validator=_seconds)
     liveness_timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(_seconds))
 
     def __attrs_post_init__(self) -> None:

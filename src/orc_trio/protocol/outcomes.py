@@ -28,6 +28,7 @@ from orc_trio.wire.messages import ResultKind
 __all__ = [
     "CANCELLED",
     "DEADLINE_EXCEEDED",
+    "FINISHING",
     "HANDLER_FAILED",
     "MAX_ERROR_PAYLOAD",
     "RESULT_TOO_LARGE",
@@ -55,6 +56,8 @@ DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
 HANDLER_FAILED: Final = "HandlerFailed"
 RESULT_TOO_LARGE: Final = "ResultTooLarge"
 UNKNOWN_TAG: Final = "UnknownHandlerTag"
+FINISHING: Final = "the connection is about to end, and takes no new calls"
+"""What a call is told that comes while an end stops softly."""
 
 
 @attrs.frozen

@@ -18,8 +18,8 @@ Rules
 * The latch settles every call in one step, in order (G14), and fixes the cause (G11) and the watermark (G4).
 * After the latch what comes in is dropped, except the peer's hang-up, which says that nothing more will come.
 
-It refuses: calls while not RUNNING, payloads over the agreed size, nested calls over their budget — each by an
-exception to the one who asked, with nothing changed.
+It refuses: calls while it is not open, new ones while it stops softly, payloads over the agreed size, nested calls over
+their budget — each by an exception to the one who asked, with nothing changed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from types import MappingProxyType
 from typing import Final
 
 from orc_trio.exceptions import (
+    CallRefusedError,
     DisconnectedError,
     LocalProtocolError,
     MessageTooLargeError,
     NoControllerError,
     RemoteProtocolError,
 )
+from orc_trio.protocol.assembly import Assemblies
 from orc_trio.protocol.calls import InboundCall, InboundState, OutboundCall, OutboundState
 from orc_trio.protocol.events import (
     Agreed,
@@ -51,6 +53,7 @@ from orc_trio.protocol.events import (
 from orc_trio.protocol.limits import Limits, agree
 from orc_trio.protocol.outbox import Outbox
 from orc_trio.protocol.outcomes import (
+    FINISHING,
     RESULT_TOO_LARGE,
     Cancelled,
     Disconnected,
@@ -64,7 +67,7 @@ from orc_trio.protocol.outcomes import (
     encode_result,
 )
 from orc_trio.protocol.pending import PendingCalls
-from orc_trio.protocol.serving import Assembly, ServedCalls
+from orc_trio.protocol.serving import ServedCalls
 from orc_trio.protocol.setup import Role, Setup, decode_setup, encode_setup
 from orc_trio.protocol.states import PeerState, Trigger, next_state
 from orc_trio.protocol.statistics import PeerStatistics
@@ -104,8 +107,7 @@ class Peer:
         self._outbox = Outbox(self.limits.max_bytes)
         self._pending = PendingCalls(self.limits, self._outbox.put)
         self._served = ServedCalls(self.limits)
-        self._results_arriving: dict[int, Assembly] = {}
-        self._results_arriving_bytes = 0
+        self._results_arriving = Assemblies()
         self._ping_number = 0
         self._ping_outstanding = False
         self._pong_queued = False
@@ -133,6 +135,7 @@ class Peer:
             LocalProtocolError: The tag is out of range.
             NoControllerError: The connection is not open yet, or over.
             DisconnectedError: The latch has fallen.
+            CallRefusedError: This end stops softly, and the call is not nested.
             MessageTooLargeError: The payload is over the agreed limit (G26).
             NestingLimitError: The nested budget is used up.
         """
@@ -141,8 +144,10 @@ class Peer:
         if self.state is PeerState.DRAINING:
             assert self.cause is not None
             raise DisconnectedError(self.cause, Certainty.NOT_SENT)  # G21
-        if self.state is not PeerState.RUNNING:
+        if not self.open:
             raise NoControllerError(f"the connection is {self.state.value}")
+        if self.state is PeerState.FINISHING and not nested:
+            raise CallRefusedError(FINISHING)
         if len(payload) > self.limits.max_message:
             raise MessageTooLargeError(len(payload), self.limits.max_message)
         call = OutboundCall(tag, payload, len(payload), nested, deadline)
@@ -159,8 +164,7 @@ class Peer:
                 self._pending.leave(call)
             case OutboundState.SENT:
                 call.state = OutboundState.ABANDONED
-                if arriving := self._results_arriving.get(call.seq):
-                    arriving.discard()
+                self._results_arriving.discard(call.seq)
                 self._outbox.put(Message(Opcode.CANCEL, call.seq))
                 return
             case _:
@@ -200,7 +204,7 @@ class Peer:
         Returns:
             Its number; None: the last one was not answered yet, or the connection is not open.
         """
-        if self._ping_outstanding or self.state is not PeerState.RUNNING:
+        if self._ping_outstanding or not self.open:
             return None
         self._ping_number += 1
         self._ping_outstanding = True
@@ -306,7 +310,13 @@ class Peer:
         self._events.append(PeerHungUp())
 
     def _on_call(self, message: Message) -> None:
-        self._events.append(CallReceived(self._served.begin(message)))
+        call = self._served.begin(message)
+        if self.state is PeerState.FINISHING and not call.nested:
+            call.state = InboundState.ANSWERED
+            self._queue_result(call, Refused(FINISHING))
+            return
+        self._served.dispatch(call)
+        self._events.append(CallReceived(call))
 
     def _on_cancel(self, message: Message) -> None:
         _expect_empty(message)
@@ -322,10 +332,9 @@ class Peer:
         call = self._pending.get(message.seq)
         if call is None:
             raise RemoteProtocolError(f"a result for call {message.seq}, which is not pending")
-        payload = message.payload
-        if arriving := self._results_arriving.pop(message.seq, None):
-            self._results_arriving_bytes -= arriving.total
-            payload = arriving.last(payload)
+        payload = self._results_arriving.complete(message.seq, message.payload)
+        if payload is None:
+            payload = message.payload
         if len(payload) > self.limits.max_message:
             raise RemoteProtocolError(f"a result of {len(payload)} bytes; {self.limits.max_message} agreed")
         if call.state is OutboundState.ABANDONED:
@@ -346,15 +355,11 @@ class Peer:
         call = self._pending.get(message.seq)
         if call is None:
             raise RemoteProtocolError(f"a part of a result for call {message.seq}, which is not pending")
-        arriving = self._results_arriving.get(message.seq)
-        if arriving is None:
-            total = message.aux
-            if total > self.limits.max_message or self._results_arriving_bytes + total > 2 * self.limits.max_bytes:
-                raise RemoteProtocolError(f"a result in parts announces {total} bytes, over the agreed limits")
-            arriving = Assembly(total, keep=call.state is OutboundState.SENT)
-            self._results_arriving[message.seq] = arriving
-            self._results_arriving_bytes += total
-        arriving.part(message)
+        self._results_arriving.part(message, self._check_result, keep=call.state is OutboundState.SENT)
+
+    def _check_result(self, total: int) -> None:
+        if total > self.limits.max_message or self._results_arriving.size + total > 2 * self.limits.max_bytes:
+            raise RemoteProtocolError(f"a result in parts announces {total} bytes, over the agreed limits")
 
     def _on_ping(self, message: Message) -> None:
         _expect_empty(message)
@@ -371,6 +376,28 @@ class Peer:
         self._events.append(PongReceived(message.aux))
 
     # The end
+
+    @property
+    def open(self) -> bool:
+        """Whether both ends have agreed, and the latch has not fallen."""
+        return self.state in (PeerState.RUNNING, PeerState.FINISHING)
+
+    def finish(self) -> None:
+        """Stop softly: refuse new calls of both ends, and let those in flight go on, with the nested calls they make.
+
+        What follows, when `finished` or before, is the latch.  Nothing happens if this was said before.
+
+        Raises:
+            LocalProtocolError: This end is not open.
+        """
+        if self.state is not PeerState.FINISHING:
+            self.state = next_state(self.state, Trigger.FINISH)
+
+    @property
+    def finished(self) -> bool:
+        """Whether this end stops softly and no call is in flight, in either direction: each has had its result."""
+        in_flight = len(self._pending) + self._pending.waiting + len(self._served)
+        return self.state is PeerState.FINISHING and not in_flight
 
     def latch(self, cause: DisconnectReason, *, watermark: int | None = None) -> DisconnectReason:
         """Stop being open, for this cause; nothing happens if the latch has fallen already.
@@ -401,7 +428,6 @@ class Peer:
                 case _:
                     self._settle(call, Disconnected(cause, Certainty.NOT_SENT))
         self._results_arriving.clear()
-        self._results_arriving_bytes = 0
         hang_up = Message(Opcode.HANG_UP, aux=self._served.watermark, payload=encode_hang_up(cause))
         for served in self._outbox.close(hang_up):
             self._events.append(ResultAccepted(served))

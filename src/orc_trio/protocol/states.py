@@ -2,11 +2,13 @@
 
 ::
 
-    NEW ── AGREE ──> RUNNING ── LATCH ──> DRAINING ── END ──> CLOSED
-     └───────────────── LATCH ──────────────^
+    NEW ── AGREE ──> RUNNING ── FINISH ──> FINISHING ── LATCH ──> DRAINING ── END ──> CLOSED
+     │                  └─────────────── LATCH ────────────────────^
+     └────────────────────────────────── LATCH ────────────────────^
 
 * NEW: our setup is queued; the peer's has not come, or was not acceptable yet.
 * RUNNING: both setups agree; calls flow.
+* FINISHING: this end stops softly: what is in flight goes on, with the nested calls it makes; new calls are refused.
 * DRAINING: the latch has fallen.  Every pending call is settled; what goes out is the rest of the results and the
   hang-up; what comes in is dropped.
 * CLOSED: nothing goes in or out.
@@ -31,6 +33,7 @@ class PeerState(enum.Enum):
 
     NEW = "new"
     RUNNING = "running"
+    FINISHING = "finishing"
     DRAINING = "draining"
     CLOSED = "closed"
 
@@ -40,6 +43,8 @@ class Trigger(enum.Enum):
 
     AGREE = "agree"
     """The peer's setup came and fits."""
+    FINISH = "finish"
+    """This end is to stop when what is in flight has finished."""
     LATCH = "latch"
     """There is a cause to stop."""
     END = "end"
@@ -49,7 +54,8 @@ class Trigger(enum.Enum):
 TRANSITIONS: Final[Mapping[PeerState, Mapping[Trigger, PeerState]]] = MappingProxyType(
     {
         PeerState.NEW: MappingProxyType({Trigger.AGREE: PeerState.RUNNING, Trigger.LATCH: PeerState.DRAINING}),
-        PeerState.RUNNING: MappingProxyType({Trigger.LATCH: PeerState.DRAINING}),
+        PeerState.RUNNING: MappingProxyType({Trigger.FINISH: PeerState.FINISHING, Trigger.LATCH: PeerState.DRAINING}),
+        PeerState.FINISHING: MappingProxyType({Trigger.LATCH: PeerState.DRAINING}),
         PeerState.DRAINING: MappingProxyType({Trigger.END: PeerState.CLOSED}),
         PeerState.CLOSED: MappingProxyType({}),
     }

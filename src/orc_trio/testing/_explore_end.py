@@ -16,7 +16,13 @@ from typing import TypeAlias, assert_never
 
 import attrs
 
-from orc_trio.exceptions import DisconnectedError, MessageTooLargeError, NestingLimitError, NoControllerError
+from orc_trio.exceptions import (
+    CallRefusedError,
+    DisconnectedError,
+    MessageTooLargeError,
+    NestingLimitError,
+    NoControllerError,
+)
 from orc_trio.protocol import (
     Failed,
     Peer,
@@ -41,9 +47,9 @@ class End(Oracle):
     """A peer, its oracle, and what its program does."""
 
     @classmethod
-    def start(cls, peer: type[Peer], role: Role, plan: EndPlan, other: EndPlan) -> End:
+    def start(cls, peer: type[Peer], role: Role, plan: EndPlan, other: EndPlan, *, gentle: bool) -> End:
         """An end before anything has happened."""
-        return cls(peer(role, plan.limits), plan, other)
+        return cls(peer(role, plan.limits), plan, other, gentle)
 
     # What may happen now
 
@@ -59,6 +65,8 @@ class End(Oracle):
             found.append(("ping", 0))
         if self.disconnects < self.plan.disconnects and not self.closed:
             found.append(("disconnect", 0))
+        if self.finishes < self.plan.finishes and self.agreed and not self.latched:
+            found.append(("finish", 0))
         if self.plan.gives_up and self.latched and not self.closed:
             found.append(("give up", 0))
         return found
@@ -72,6 +80,8 @@ class End(Oracle):
                 found.append(("answer", seq))
             elif call.cancel_requested:
                 found.append(("cancel nested", waited_for[seq]))  # G5: its scope was cancelled
+        if self.peer.finished:
+            found.append(("hang up", 0))
         if self.latched and self.hung_up and self.heard_end and not self.closed:
             found.append(("close", 0))
         return found
@@ -117,6 +127,13 @@ class End(Oracle):
                 self.ping_out = True
             case "disconnect":
                 self._disconnect()
+            case "finish":
+                self.finishes += 1
+                self.peer.finish()
+            case "hang up":
+                busy = len(self.made) + self.fates.count(Fate.LEFT) + len(self.serving) + len(self.results)
+                require(not busy, "G12: finished, but something is in flight")
+                self.peer.latch(DisconnectReason(DisconnectKind.LOCAL_HANGUP))
             case "send failed":
                 self.peer.latch(DisconnectReason(DisconnectKind.TRANSPORT_ERROR, "sending failed"))
             case "close" | "give up":
@@ -137,11 +154,14 @@ class End(Oracle):
             require(self.latched, "G21: disconnected, but the latch has not fallen")
             require(exc.reason == self.latched, "G11: the refusal carries another cause")
             require(exc.certainty is Certainty.NOT_SENT, "G4: a refused call was not sent")
+        except CallRefusedError:
+            require(self.finishing and not caller.nested, "G12: refused, but nobody stops softly")
         except NestingLimitError:
             require(caller.nested and not self._fits(caller), "G7: refused within the nested budget")
         except MessageTooLargeError:
             require(caller.size > self._limit("max_message"), "G26: refused, but not too large")
         else:
+            require(caller.nested or not self.finishing, "G12: a new call was accepted during a soft stop")
             require(self.agreed and not self.latched, "G2: a call was accepted after the latch")
             require(caller.size <= self._limit("max_message"), "G26: a call over the agreed limit was accepted")
             require(not caller.nested or self._fits(caller), "G7: accepted over the nested budget")
@@ -235,6 +255,8 @@ class End(Oracle):
                 self._heard_result(message.seq)
             elif message.opcode == Opcode.PONG:
                 self.ping_out = False
+            if message.opcode == Opcode.CALL and self.finishing:
+                self._turn_away(message.seq)
             self.peer.receive(message)
         self._act()
 

@@ -42,6 +42,7 @@ from orc_trio.protocol import (
     ResultAccepted,
     Value,
 )
+from orc_trio.protocol.outcomes import FINISHING, encode_result
 from orc_trio.reasons import Certainty, DisconnectReason
 from orc_trio.testing.explore_plan import Answer, Caller, EndPlan
 from orc_trio.wire.messages import Message, Opcode
@@ -70,12 +71,13 @@ class Fate(enum.Enum):
     VALUE = "got its value"
     ERROR = "got an error"
     REFUSED_BY_PEER = "was refused by the peer"
+    TURNED_AWAY = "was turned away by the peer, which stops softly"
     NOT_SENT = "failed, not sent"
     NOT_STARTED = "failed, not started"
     UNKNOWN = "failed, nothing is known"
 
 
-UNTOUCHED: Final = frozenset({Fate.LEFT_UNSENT, Fate.REFUSED, Fate.NOT_SENT, Fate.NOT_STARTED})
+UNTOUCHED: Final = frozenset({Fate.LEFT_UNSENT, Fate.REFUSED, Fate.TURNED_AWAY, Fate.NOT_SENT, Fate.NOT_STARTED})
 """No handler may ever see such a call (G4)."""
 ANSWERED: Final = frozenset({Fate.VALUE, Fate.ERROR, Fate.REFUSED_BY_PEER})
 """A handler must have answered such a call."""
@@ -107,6 +109,7 @@ class Oracle:
         peer: The core.
         plan: What this end's program may do.
         other: What the other end's program may do (its callers say what our handlers answer).
+        gentle: Nothing ends the connection but a soft stop.
         fates: Of each caller.
         calls: Of each caller whose call is open.
         seqs: The numbers of the calls that have one.
@@ -132,6 +135,7 @@ class Oracle:
     peer: Peer
     plan: EndPlan
     other: EndPlan
+    gentle: bool
     fates: list[Fate] = attrs.field(init=False)
     calls: dict[int, OutboundCall] = attrs.field(factory=dict)
     seqs: dict[int, int] = attrs.field(factory=dict)
@@ -150,6 +154,7 @@ class Oracle:
     peer_watermark: int | None = None
     cancels: int = 0
     disconnects: int = 0
+    finishes: int = 0
     pings: int = 0
     ping_out: bool = False
     agreed: bool = False
@@ -167,6 +172,11 @@ class Oracle:
     def closed(self) -> bool:
         """Whether it is over for this end."""
         return self.peer.state is PeerState.CLOSED
+
+    @property
+    def finishing(self) -> bool:
+        """Whether it stops softly, and is still open."""
+        return bool(self.finishes) and not self.latched
 
     @property
     def settled(self) -> bool:
@@ -227,6 +237,7 @@ class Oracle:
     def _on_call(self, call: InboundCall) -> None:
         caller, bit = self.other.callers[call.tag], 1 << call.tag
         require(not self.latched, "G13: a call was accepted after the latch")
+        require(call.nested or not self.finishing, "G12: a new call was accepted during a soft stop")
         require(not self.dispatched & bit, "G1: a call was dispatched twice")
         require(call.payload == argument(call.tag, caller.size), "a call arrived with other bytes")
         require(call.nested is caller.nested, "G7: the nested mark was lost or made up")
@@ -248,6 +259,9 @@ class Oracle:
             case Failed(_, message):
                 self._expect_answer(caller, Answer.ERROR, message == str(tag))
                 fate = Fate.ERROR
+            case Refused(message) if message == FINISHING:
+                require(self.other.finishes and not caller.nested, "G12: turned away, but nobody stops softly")
+                fate = Fate.TURNED_AWAY
             case Refused(message):
                 self._expect_answer(caller, Answer.REFUSE, message == str(tag))
                 fate = Fate.REFUSED_BY_PEER
@@ -280,6 +294,7 @@ class Oracle:
             return Fate.NOT_STARTED  # whether that is true, the other end's log knows
         known = self.peer_watermark is not None and call.seq > self.peer_watermark
         require(not known, f"G4: the peer said that it never started call {tag}, but it failed as UNKNOWN")
+        require(not self.gentle, f"G12: a soft stop cut call {tag} off")
         return Fate.UNKNOWN
 
     def _on_latched(self, cause: DisconnectReason, drained: list[tuple[bool, int]]) -> None:
@@ -304,6 +319,17 @@ class Oracle:
         theirs: int = getattr(self.other.limits, name)
         return min(ours, theirs)
 
+    def _held(self) -> int:
+        """Bytes of results that are queued, or on their way into the channel."""
+        return self.in_hand + sum(size for seq, size in self.results.items() if seq not in self.outside)
+
+    def _turn_away(self, seq: int) -> None:
+        """A call that comes during a soft stop is answered by the core itself."""
+        size = len(encode_result(Refused(FINISHING))[1])
+        if self.outside or self._held() + size > self._limit("max_bytes"):
+            self.outside.append(seq)
+        self.results[seq] = size
+
     def _occupying(self, nested: bool) -> list[int]:
         """The callers whose calls have a place of that kind."""
         return [tag for tag in self.seqs if self.plan.callers[tag].nested is nested]
@@ -323,7 +349,7 @@ class Oracle:
         if self.latched:
             state = PeerState.CLOSED if found.state is PeerState.CLOSED else PeerState.DRAINING
         elif self.agreed:
-            state = PeerState.RUNNING
+            state = PeerState.FINISHING if self.finishes else PeerState.RUNNING
         require(found.state is state, f"the state is {found.state.value}, not {state.value}")
         waiting = [tag for tag in self.made if tag not in self.seqs]
         require(found.pending_calls + found.abandoned_calls == len(self.seqs), "G1: the table and the callers disagree")
@@ -339,7 +365,7 @@ class Oracle:
         require(found.served_calls == served, "G1: the calls served and the handlers' log disagree")
         require(found.waiting_results == len(self.outside), "G8: results wait that should not, or do not")
         unsent = [tag for tag in self.seqs if tag not in self.sent]
-        held = self.in_hand + sum(size for seq, size in self.results.items() if seq not in self.outside)
+        held = self._held()
         require(held <= self._limit("max_bytes"), f"G8: {held} bytes of results are held")
         require(found.queued_bytes == self._bytes(unsent) + held, "G8: the bytes that are queued are not counted right")
         most = len(unsent) + found.abandoned_calls + len(self.results) - len(self.outside) + 3

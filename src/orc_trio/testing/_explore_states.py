@@ -54,6 +54,7 @@ class Facts:
     closed: bool
     heard_end: bool
     latched: bool
+    finishing: bool
     has_output: int
 
     @classmethod
@@ -70,6 +71,7 @@ class Facts:
             closed=end.closed,
             heard_end=end.heard_end,
             latched=end.latched is not None,
+            finishing=end.finishing,
             has_output=end.output,
         )
 

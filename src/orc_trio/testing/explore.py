@@ -18,6 +18,7 @@ Rules
 * *Machine steps* are those that happen by themselves: sending, receiving, handlers that answer, closing.  A state
   without one must be quiet: every call settled, and both ends open or both over.  And from every state a quiet one is
   reached by machine steps alone: no livelock, no deadlock.
+* A soft stop cuts nothing off: in a world where nothing else ends the connection, no call's fate is unknown.
 * If the channel is not cut and nobody gives up, an orderly end is heard: a stream that ends before its hang-up is a
   violation (G16).
 
@@ -134,7 +135,9 @@ class _Explorer:
         self._offsets = array("Q", [0])
         plans = (world.left, world.right)
         first, second = (
-            self._ends.add(End.start(peers[i], (Role.CONTROLLER, Role.EXECUTOR)[i], plans[i], plans[1 - i]))
+            self._ends.add(
+                End.start(peers[i], (Role.CONTROLLER, Role.EXECUTOR)[i], plans[i], plans[1 - i], gentle=world.gentle)
+            )
             for i in range(2)
         )
         wire = self._wires.add((), OPEN)
@@ -328,6 +331,8 @@ class _Explorer:
         first, second, *_ = unpack(state)
         facts_of = self._ends.facts
         ends = facts_of[first], facts_of[second]
+        if any(facts.finishing for facts in ends):
+            return "G12: nothing happens any more, and a soft stop has not come to its end"
         if not all(facts.settled for facts in ends):
             return "G1: nothing happens any more, and a call is not settled"
         if ends[0].closed != ends[1].closed or (ends[0].latched and not ends[0].closed):

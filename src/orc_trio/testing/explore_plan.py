@@ -67,6 +67,7 @@ class EndPlan:
         callers: The calls it may make.
         cancels: How many of its callers may leave.
         disconnects: How many tasks may disconnect; the first says "local hang-up", later ones something else.
+        finishes: How many times it may ask for a soft stop; when nothing is in flight any more, it hangs up.
         pings: How many pings it may ask for.
         gives_up: Whether its drain bound may run out: it closes without waiting for the peer.
         limits: What it is willing to hold.
@@ -75,6 +76,7 @@ class EndPlan:
     callers: tuple[Caller, ...] = ()
     cancels: int = 0
     disconnects: int = 0
+    finishes: int = 0
     pings: int = 0
     gives_up: bool = False
     limits: Limits = ONE
@@ -99,6 +101,12 @@ class World:
     capacity: int = 2
     batches: bool = False
     parts: bool = False
+
+    @property
+    def gentle(self) -> bool:
+        """Whether nothing in it can end the connection but a soft stop."""
+        hard = any(end.disconnects or end.gives_up for end in (self.left, self.right))
+        return not (hard or self.cuts)
 
 
 CALL: Final = Caller()
@@ -172,6 +180,17 @@ _WORLDS: Final = {
         right=EndPlan(callers=(Caller(answer=Answer.REFUSE),), gives_up=True),
         cuts=1,
     ),
+    # A soft stop, with calls both ways and nested ones in flight: nothing is cut off.
+    "softly": World(
+        left=EndPlan(callers=(CALL, CALL), cancels=1, finishes=1),
+        right=EndPlan(callers=(CALL, Caller(nested=True))),
+    ),
+    # Both ends stop softly, and something else may come first.
+    "softly-or-not": World(
+        left=EndPlan(callers=(CALL,), cancels=1, finishes=1, disconnects=1),
+        right=EndPlan(callers=(CALL,), finishes=2),
+        cuts=1,
+    ),
     # Everything is cut twice.
     "cuts": World(
         left=EndPlan(callers=(CALL, CALL), cancels=1, limits=TWO),
@@ -181,5 +200,5 @@ _WORLDS: Final = {
 }
 WORLDS: Final[Mapping[str, World]] = MappingProxyType(_WORLDS)
 """The worlds that the project explores, by name."""
-DEFAULT_WORLDS: Final = ("small", "nested", "queue", "parts")
+DEFAULT_WORLDS: Final = ("small", "nested", "queue", "parts", "softly")
 """Those that every test run explores; the others take longer."""

@@ -24,6 +24,8 @@ _SAID: Final = {
     "answer": "the handler of #{} answers",
     "ping": "pings",
     "disconnect": "disconnects",
+    "finish": "begins to stop softly",
+    "hang up": "has finished, and hangs up",
     "send failed": "sees that its send failed",
     "close": "closes",
     "give up": "gives up waiting, closes",
