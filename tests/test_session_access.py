@@ -13,7 +13,7 @@ import trio.testing
 
 import orc_trio
 import session_fakes
-from harness import quiet
+from harness import FaultyStream, quiet
 from orc_trio import Certainty, DisconnectKind, SessionState
 from orc_trio.abc import AccessHost
 from session_fakes import LOCAL, REMOTE, FakeAccess, Recorder, attached, given_up
@@ -287,3 +287,45 @@ async def test_the_bootstrap_of_another() -> None:
             await attached(one, used)
         with pytest.raises(orc_trio.LocalProtocolError, match="run once"):
             await attached(other, used)
+
+
+async def test_a_failed_attach_whose_goodbye_was_not_taken(autojump_clock: trio.testing.MockClock) -> None:
+    """G11, G20: A frozen peer that never accepted us: the failure is CONNECT_FAILED, the end the drain's, around it."""
+    limits = orc_trio.Limits(setup_timeout=2.0, drain_timeout=3.0)
+    told: list[Reason] = []
+
+    async def control(stream: FaultyStream) -> None:
+        registry = orc_trio.HandlerRegistry()
+        async with orc_trio.open_controller(stream, registry, limits=limits, on_disconnect=told.append):
+            pytest.fail("it connected")
+
+    async def attach(stream: FaultyStream) -> None:
+        async with orc_trio.open_session() as session:
+            session.on_disconnect(told.append)
+            await attached(session, orc_trio.StreamControllerAccess(stream, limits=limits))
+
+    for connect in (control, attach):
+        here, _there = trio.testing.memory_stream_pair()
+        stream = FaultyStream(here)
+        stream.blocked = trio.Event()
+        with pytest.raises(orc_trio.DisconnectedError) as caught:
+            await connect(stream)
+        assert caught.value.certainty is Certainty.NOT_SENT
+        assert caught.value.reason.kind is DisconnectKind.CONNECT_FAILED
+        end = told.pop()
+        assert end.kind is DisconnectKind.DRAIN_TIMEOUT
+        assert end.cause == caught.value.reason
+
+
+async def test_an_access_that_ran_out_of_its_bound_before_it_was_connected() -> None:
+    """G11, G20: An end is the drain's around its cause, never inside it."""
+    lost = Reason(DisconnectKind.EOF_WITHOUT_HANGUP)
+    for cause, expected in [(LOCAL, LOCAL.kind), (lost, DisconnectKind.CONNECT_FAILED)]:
+        access = FakeAccess(connects=False)
+        access.begin_disconnect(Reason(DisconnectKind.DRAIN_TIMEOUT, "5 s", cause))
+        async with orc_trio.open_session() as session:
+            with pytest.raises(orc_trio.DisconnectedError) as caught:
+                await attached(session, access)
+            end = await session.wait_detached()
+        assert caught.value.reason.kind is expected
+        assert end == Reason(DisconnectKind.DRAIN_TIMEOUT, "5 s", caught.value.reason)

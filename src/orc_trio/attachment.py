@@ -17,13 +17,14 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+import attrs
 import trio
 
 from orc_trio.abc import ControllerAccess
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.dispatch import Dispatcher
 from orc_trio.exceptions import CallRefusedError, DisconnectedError
-from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
+from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason, cause_of
 
 __all__ = ["Attachment"]
 
@@ -157,7 +158,7 @@ class Attachment:
             if self._error is not None:
                 raise self._error
             assert self.end is not None
-            raise DisconnectedError(self.end, Certainty.NOT_SENT)
+            raise DisconnectedError(cause_of(self.end), Certainty.NOT_SENT)
 
     def settle(self) -> BaseException | None:
         """It is over, and everybody was told.
@@ -196,6 +197,13 @@ class Attachment:
             else:
                 detail = f"{type(self._error).__name__}: {self._error}"
             end = self.begin_disconnect(DisconnectReason(DisconnectKind.INTERNAL_ERROR, detail))
-        if not self._was_connected and end.kind not in _OWN_ENDS:
-            end = DisconnectReason(DisconnectKind.CONNECT_FAILED, "the controller did not accept us", end)
-        self.end = end
+        self.end = end if self._was_connected else _not_connected(end)
+
+
+def _not_connected(end: DisconnectReason) -> DisconnectReason:
+    """How an attachment ended that never came to be."""
+    if end.kind is DisconnectKind.DRAIN_TIMEOUT and end.cause is not None:
+        return attrs.evolve(end, cause=_not_connected(end.cause))  # G11: around the cause, not inside it
+    if end.kind in _OWN_ENDS:
+        return end
+    return DisconnectReason(DisconnectKind.CONNECT_FAILED, "the controller did not accept us", end)

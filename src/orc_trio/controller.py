@@ -27,7 +27,7 @@ from orc_trio.dispatch import Dispatcher
 from orc_trio.exceptions import DisconnectedError, NoControllerError
 from orc_trio.ownership import alongside, only_cancelled, raise_all
 from orc_trio.protocol import Limits, Role, Setup
-from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
+from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason, cause_of
 from orc_trio.registry import Buffer, Handler, HandlerRegistry
 from orc_trio.statistics import ConnectionStatistics
 from orc_trio.streams import as_transport
@@ -220,7 +220,7 @@ class Controller:
         if self._bootstrap is None:
             end = self._connection.end
             assert end is not None
-            raise DisconnectedError(end, Certainty.NOT_SENT)
+            raise DisconnectedError(cause_of(end), Certainty.NOT_SENT)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ import signal
 
 import attrs
 
-__all__ = ["Certainty", "DisconnectKind", "DisconnectReason"]
+__all__ = ["Certainty", "DisconnectKind", "DisconnectReason", "cause_of"]
 
 
 class DisconnectKind(enum.Enum):
@@ -94,6 +94,13 @@ class DisconnectReason:
         if self.exit_status is not None:
             text += f" [executor {describe_exit_status(self.exit_status)}]"
         return text
+
+
+def cause_of(end: DisconnectReason) -> DisconnectReason:
+    """The cause that an end has, or is, with the end's exit status: what a failed operation carries (G11)."""
+    if end.kind is DisconnectKind.DRAIN_TIMEOUT and end.cause is not None:
+        return attrs.evolve(end.cause, exit_status=end.exit_status)
+    return end
 
 
 def describe_exit_status(status: int) -> str:
