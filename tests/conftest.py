@@ -6,6 +6,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import hypothesis
 import pytest
@@ -18,6 +22,10 @@ hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile
 hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("default"), max_examples=30)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+# A shell lets what it starts in the background ignore interrupts, and its children inherit that; the tests send some.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 HAVE_JIT = importlib.util.find_spec("llvmlite") is not None
 
 
@@ -28,3 +36,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("native"):
             item.add_marker(pytest.mark.skip(reason="needs the extra `jit`"))
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
+#
+# What explored, tried out or counted something says so at the end of the run.
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Callable[[str, Mapping[str, int]], None]:
+    """Have figures printed at the end of the run, by name; those of the same name are added up."""
+
+    def record(name: str, counts: Mapping[str, int]) -> None:
+        record_property(f"figure: {name}", dict(counts))
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the figures."""
+    figures: dict[str, Counter[str]] = {}
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", None) == "call":
+            for name, counts in report.user_properties:
+                if name.startswith("figure: "):
+                    figures.setdefault(name.removeprefix("figure: "), Counter()).update(counts)
+    if figures:
+        terminalreporter.section("figures")
+        for name, counts in sorted(figures.items()):
+            terminalreporter.line(f"{name}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}")
