@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import random
 import re
 import shutil
 import subprocess
@@ -168,6 +169,18 @@ def kill(session: nox.Session) -> None:
     session.install("-e", ".[jit]", *group("tests"))
     rounds = {"ORC_TRIO_KILL_ROUNDS": "100"}
     session.run("pytest", "-m", "kill", "-o", "faulthandler_timeout=1200", *session.posargs, env=rounds)
+
+
+@nox.session
+def campaigns(session: nox.Session) -> None:
+    """Random worlds and schedules, faults and cancellations everywhere: all of it (half an hour), with figures."""
+    session.install("-e", ".", *group("tests"))
+    first = os.environ.get("ORC_TRIO_FIRST_SEED") or str(random.randrange(10**9))
+    session.log(f"ORC_TRIO_FIRST_SEED={first}")
+    env = {"ORC_TRIO_SCHEDULES": "200000", "ORC_TRIO_THOROUGH": "1", "ORC_TRIO_FIRST_SEED": first}
+    session.run(
+        "pytest", *("-n", "auto"), "-m", "campaign", "-o", "faulthandler_timeout=7200", *session.posargs, env=env
+    )
 
 
 @nox.session

@@ -1,4 +1,5 @@
-# Killing either process at random moments: the other gets a typed error in time, nothing is left, nothing hangs.
+# Killing, or stopping, either process at random moments: the other gets a typed error in time, nothing is left,
+# nothing hangs.
 #
 # By default a few moments; `nox -s kill` (ORC_TRIO_KILL_ROUNDS) takes more, and then also holds the times to what is
 # promised, which a machine that is busy with other things may not keep.
@@ -12,13 +13,23 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import pytest
 import trio
 
-from orc_trio import DisconnectedError, DisconnectKind, DisconnectReason, HandlerRegistry, NoControllerError
+from orc_trio import (
+    DisconnectedError,
+    DisconnectKind,
+    DisconnectReason,
+    HandlerRegistry,
+    Limits,
+    NoControllerError,
+)
 from orc_trio.abc import MessageTransport
 from orc_trio.launch import ExecutorProcess, ProcessTransport, open_executor_process
+from orc_trio.reasons import cause_of
 
 ROUNDS = int(os.environ.get("ORC_TRIO_KILL_ROUNDS", "0"))
 SEED = int(os.environ.get("ORC_TRIO_KILL_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
@@ -31,6 +42,7 @@ EXAMPLES = ["mandelbrot.ll", "callback.c", "nbody.c"]
 CONTROLLER = [sys.executable, str(HERE / "launch_controller.py")]
 
 pytestmark = pytest.mark.kill
+Say = Callable[[str, Mapping[str, int]], None]
 
 
 def moments(count: int) -> list[float]:
@@ -46,7 +58,10 @@ def moments(count: int) -> list[float]:
 class Life:
     """One executor's life: used by many callers until somebody kills it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None, grace: float = 5.0) -> None:
+        self.limits = limits
+        self.grace = grace
+        self.executor: ExecutorProcess | None = None
         self.registry = HandlerRegistry()
         self.registry.handler("ask")(self.ask)
         self.transport: ProcessTransport | None = None
@@ -82,7 +97,10 @@ class Life:
                 on_disconnect=self.told.append,
                 wrap_transport=self.wrap,
                 stderr=subprocess.DEVNULL,
+                limits=self.limits,
+                grace=self.grace,
             ) as executor:
+                self.executor = executor
                 async with trio.open_nursery() as nursery:
                     for size in (0, 1000, 300_000):
                         args = random.Random(size).randbytes(size)
@@ -92,7 +110,7 @@ class Life:
                 assert executor.statistics().pending_calls == 0
                 assert self.told == [end]
         except DisconnectedError as exc:
-            assert self.told == [exc.reason]
+            assert [cause_of(end) for end in self.told] == [exc.reason]
         self.over.set()
 
 
@@ -102,8 +120,9 @@ def no_children() -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM], ids=lambda sent: sent.name)
-async def test_executor_is_killed(sent: signal.Signals) -> None:
+async def test_executor_is_killed(sent: signal.Signals, say: Say) -> None:
     """G11, G13, G17: an executor that is killed at any moment: its callers and its owner are told, with the signal."""
+    kinds: Counter[str] = Counter()
     for moment in moments(-(-ROUNDS // 3) or 3):
         life = Life()
         with trio.fail_after(PATIENCE):
@@ -120,10 +139,59 @@ async def test_executor_is_killed(sent: signal.Signals) -> None:
         assert life.told[0].exit_status == -sent
         assert life.handlers == 0
         no_children()
+        kinds.update(["killed", life.told[0].kind.name])
+    say(f"executors killed by {sent.name}", kinds)
+
+
+@pytest.mark.parametrize("how", ["noticed", "disconnected", "thawed"])
+async def test_executor_is_stopped(how: str, say: Say) -> None:
+    """G11, G13, G15, G17: an executor that is stopped at any moment: noticed, given up in time, or thawed in time."""
+    limits = Limits(
+        setup_timeout=1.0 if how == "noticed" else 10.0,
+        liveness_timeout=0.5 if how == "noticed" else None,
+        drain_timeout=20.0 if how == "thawed" else 0.2,
+    )
+    kinds: Counter[str] = Counter()
+    for moment in moments(-(-ROUNDS // 3) or 2):
+        life = Life(limits, grace=0.2 if how != "thawed" else 20.0)
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(life.live)
+                await trio.sleep(moment)
+                while life.transport is None or (how != "noticed" and life.executor is None):
+                    await trio.sleep(0.001)
+                life.transport.process.send_signal(signal.SIGSTOP)
+                stopped = trio.current_time()
+                if how != "noticed":
+                    assert life.executor is not None
+                    life.executor.begin_disconnect()
+                if how == "thawed":
+                    await trio.sleep(0.05)
+                    life.transport.process.send_signal(signal.SIGCONT)
+                await life.over.wait()
+                took = trio.current_time() - stopped
+        (end,) = life.told
+        cause = end.cause if end.kind is DisconnectKind.DRAIN_TIMEOUT else end
+        assert cause is not None
+        kinds.update(["stopped", cause.kind.name])
+        match how:
+            case "noticed":
+                assert cause.kind in {DisconnectKind.LIVENESS_TIMEOUT, DisconnectKind.CONNECT_FAILED}
+                assert took < PROMISED + (limits.setup_timeout if cause.kind is DisconnectKind.CONNECT_FAILED else 0.5)
+            case "disconnected":
+                assert (end.kind, cause.kind) == (DisconnectKind.DRAIN_TIMEOUT, DisconnectKind.LOCAL_HANGUP)
+                assert took < PROMISED
+            case "thawed":
+                assert end == DisconnectReason(DisconnectKind.LOCAL_HANGUP, exit_status=0)
+        if how != "thawed":
+            assert end.exit_status in {-signal.SIGTERM, -signal.SIGKILL}
+        assert life.handlers == 0
+        no_children()
+    say(f"executors stopped and {how}", kinds)
 
 
 @pytest.mark.parametrize("options", [[], ["--no-lifeline"]], ids=["lifeline", "end of stream"])
-async def test_controller_is_killed(options: list[str]) -> None:
+async def test_controller_is_killed(options: list[str], say: Say) -> None:
     """G17: a controller that is killed at any moment leaves no executor; one without a lifeline knows why."""
     for moment in moments(-(-ROUNDS // 2) or 4):
         with trio.fail_after(PATIENCE):
@@ -148,6 +216,7 @@ async def test_controller_is_killed(options: list[str]) -> None:
                 assert said.endswith((b"ended by EOF_WITHOUT_HANGUP\n", b"ended by TRANSPORT_ERROR\n")), said
         if not options:
             assert not errors, errors.decode()
+    say("controllers killed", {"killed": -(-ROUNDS // 2) or 4})
 
 
 # --- the examples ------------------------------------------------------------------------------------------------
