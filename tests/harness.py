@@ -326,7 +326,8 @@ def nothing_left(*, threads: bool = False) -> Iterator[None]:
     before = open_descriptors()
     alive = threading.active_count()
     yield
-    assert open_descriptors() == before
+    after = open_descriptors()
+    assert after == before, {fd: name for fd, name in after.items() if name != before.get(fd)}
     assert threads or threading.active_count() <= alive
 
 
@@ -363,14 +364,14 @@ class CancelAt(trio.abc.Instrument):
 
 
 async def cancelled_everywhere(
-    scenario: Callable[[], Awaitable[None]], check: Callable[[], Awaitable[None]], *, most: int = 200
+    scenario: Callable[[], Awaitable[None]], check: Callable[[], Awaitable[None]], *, most: int = 200, stride: int = 1
 ) -> int:
     """Run ``scenario`` again and again, cancelled at its first, second, third … suspension, and ``check`` each time.
 
     Returns:
         How many suspensions there were.
     """
-    for steps in range(most):
+    for steps in range(0, most, stride):
         canceller = CancelAt(steps)
         trio.lowlevel.add_instrument(canceller)
         try:
