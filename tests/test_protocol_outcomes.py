@@ -125,6 +125,8 @@ def test_what_the_caller_sees() -> None:
 # -- hang-ups ------------------------------------------------------------------------------------------------------
 
 TOLD = {
+    DisconnectKind.EOF_WITHOUT_HANGUP,
+    DisconnectKind.TRANSPORT_ERROR,
     DisconnectKind.PROTOCOL_VIOLATION,
     DisconnectKind.LIVENESS_TIMEOUT,
     DisconnectKind.CONNECT_FAILED,
@@ -138,8 +140,8 @@ def test_what_the_peer_is_told(kind: DisconnectKind) -> None:
     found = decode_hang_up(encode_hang_up(DisconnectReason(kind, "because")))
     if kind not in TOLD:
         assert found == REASON
-    elif kind is DisconnectKind.INTERNAL_ERROR:
-        assert found == DisconnectReason(DisconnectKind.REMOTE_ERROR, "internal error")
+    elif kind in {DisconnectKind.INTERNAL_ERROR, DisconnectKind.TRANSPORT_ERROR}:
+        assert found == DisconnectReason(DisconnectKind.REMOTE_ERROR, kind.value)
     else:
         assert found == DisconnectReason(DisconnectKind.REMOTE_ERROR, f"{kind.value}: because")
 

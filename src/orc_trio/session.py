@@ -35,7 +35,7 @@ from orc_trio.protocol.limits import check_seconds
 from orc_trio.reasons import DisconnectKind, DisconnectReason
 from orc_trio.registry import Buffer, WrapperTable
 from orc_trio.services import Services
-from orc_trio.statistics import SessionState, SessionStatistics
+from orc_trio.statistics import SESSION_TRANSITIONS, SessionState, SessionStatistics
 from orc_trio.threads import SessionPortal
 
 __all__ = ["Session", "open_session"]
@@ -333,25 +333,29 @@ class Session:
             return str(self._state.value)
         return "not attached yet" if self._attachment is None else "attaching"
 
+    def _enter(self, state: SessionState) -> None:
+        assert state in SESSION_TRANSITIONS[self._state].values(), (self._state, state)  # G20
+        self._state = state
+
     def _cannot_wait(self) -> bool:
         return descends_from(self._nursery) or self._keepalives.held_here()
 
     def _on_connected(self) -> None:
-        self._state = SessionState.ATTACHED
+        self._enter(SessionState.ATTACHED)
 
     def _begin_detach(self, reason: DisconnectReason) -> DisconnectReason:
         if self._attachment is not None:
             return self._attachment.begin_disconnect(reason)
         if self._state is SessionState.START:
             assert self._nursery is not None
-            self._state = SessionState.DETACHED
+            self._enter(SessionState.DETACHED)
             self._nursery.start_soon(self._tell_detached)
         return reason
 
     async def _run(self, attachment: Attachment) -> None:
         await attachment.run()
         assert attachment.end is not None
-        self._state = SessionState.DETACHED
+        self._enter(SessionState.DETACHED)
         for callback in self._callbacks:
             try:
                 callback(attachment.end)
@@ -386,7 +390,9 @@ class Session:
                     if await self._keepalives.wait_released(self._patience):
                         await self._services.shut_down(self.disconnect_reason)
         finally:
-            self._state = SessionState.SHUT_DOWN
+            if self._state is not SessionState.DETACHED:  # our bug, or an interrupt
+                self._enter(SessionState.DETACHED)
+            self._enter(SessionState.SHUT_DOWN)
             self._detached.set()
             self._shut_down.set()
         self._report()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 import attrs
 
-__all__ = ["ConnectionStatistics", "SessionState", "SessionStatistics"]
+__all__ = ["SESSION_TRANSITIONS", "ConnectionStatistics", "SessionState", "SessionStatistics"]
 
 
 @attrs.frozen(kw_only=True)
@@ -14,7 +17,7 @@ class ConnectionStatistics:
     """Counts, as of one moment.  A `ControllerAccess` fills in what it knows.
 
     Attributes:
-        state: ``"new"``, ``"running"``, ``"draining"`` or ``"closed"``.
+        state: ``"new"``, ``"running"``, ``"finishing"``, ``"draining"`` or ``"closed"``.
         pending_calls: Calls this end made that have a place and no outcome.
         waiting_calls: Calls this end made that wait for room.
         abandoned_calls: Places whose caller has left and whose result has not come.
@@ -46,6 +49,19 @@ class SessionState(enum.Enum):
     ATTACHED = "attached"
     DETACHED = "detached"
     SHUT_DOWN = "shut down"
+
+
+SESSION_TRANSITIONS: Final[Mapping[SessionState, Mapping[str, SessionState]]] = MappingProxyType(
+    {
+        SessionState.START: MappingProxyType(
+            {"the controller accepts": SessionState.ATTACHED, "never attached": SessionState.DETACHED}
+        ),
+        SessionState.ATTACHED: MappingProxyType({"the connection is over": SessionState.DETACHED}),
+        SessionState.DETACHED: MappingProxyType({"services are shut down": SessionState.SHUT_DOWN}),
+        SessionState.SHUT_DOWN: MappingProxyType({}),
+    }
+)
+"""What leads from one state to the next: there is no way back, and each is entered once (G20)."""
 
 
 @attrs.frozen(kw_only=True)

@@ -157,9 +157,12 @@ def decode_result(kind: int, payload_untrusted: bytes | memoryview) -> Value | F
     return Failed(remote_type, message) if kind == ResultKind.ERROR else Refused(message)
 
 
-# Told to the peer with a reason; every other kind of end is, for the peer, an orderly hang-up.
+# Told to the peer with a reason; every other kind of end is, for the peer, an orderly hang-up.  (The first two reach a
+# peer whose own direction broke, while ours did not.)
 _TOLD: Final = frozenset(
     {
+        DisconnectKind.EOF_WITHOUT_HANGUP,
+        DisconnectKind.TRANSPORT_ERROR,
         DisconnectKind.PROTOCOL_VIOLATION,
         DisconnectKind.LIVENESS_TIMEOUT,
         DisconnectKind.CONNECT_FAILED,
@@ -171,11 +174,12 @@ _TOLD: Final = frozenset(
 def encode_hang_up(cause: DisconnectReason) -> bytes:
     """The payload of the hang-up that tells the peer about ``cause``.
 
-    An internal error's detail stays here: it may quote our user's code (G9).
+    The detail of an internal or a transport error stays here: it may quote our user's code, or name a file (G9).
     """
     if cause.kind not in _TOLD:
         return dumps(None)
-    detail = "" if cause.kind is DisconnectKind.INTERNAL_ERROR else cause.detail
+    private = cause.kind in (DisconnectKind.INTERNAL_ERROR, DisconnectKind.TRANSPORT_ERROR)
+    detail = "" if private else cause.detail
     if cause.cause is not None and cause.cause.kind is DisconnectKind.PROTOCOL_VIOLATION:
         detail = f"{detail}: {cause.cause.detail}"
     return _error_map("kind", cause.kind.value, "detail", detail)
