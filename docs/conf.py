@@ -26,6 +26,8 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinxcontrib_trio",
     "guarantee_tests",
+    "state_machine",
+    "ways_to_end",
 ]
 exclude_patterns = ["_build", "newsfragments", "inventories", "_extensions"]
 default_role = "py:obj"
@@ -63,6 +65,8 @@ napoleon_use_ivar = True
 napoleon_custom_sections = ["Checkpoints", "Cancellation", "Shape", "Source", "Rules", "Theory", "Refused"]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["shutdown.css"]
 html_title = f"orc_trio {release}"
 html_copy_source = False
 html_show_sphinx = False

@@ -2,8 +2,8 @@
 #
 #     .. state-machine:: orc_trio.protocol.TRANSITIONS
 #
-# The table maps each state to what may happen there and where that leads; states are enum members, in the order in which
-# they can come.  The picture is drawn from it each time: a row of states, an arrow for each transition.
+# The table maps each state to what may happen there and where that leads; states are enum members, in the order in
+# which they can come.  The picture is drawn from it each time: a row of states, an arrow for each transition.
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ def arrows(table: Mapping[Any, Mapping[Any, Any]]) -> list[tuple[int, int, str]]
     return found
 
 
-def picture(table: Mapping[Any, Mapping[Any, Any]], title: str) -> str:
-    """The table as SVG."""
+def picture(table: Mapping[Any, Mapping[Any, Any]], name: str) -> str:
+    """The table as SVG; the name tells it apart from other pictures on its page."""
     found = arrows(table)
+    states = list(table)
+    title = "; ".join(f"{label(states[start])}, {text}: {label(states[end])}" for start, end, text in found)
     longest = max((end - start for start, end, _ in found), default=1)
     top = 16 + LEVEL * (longest - 1) + 14
     width = len(table) * WIDTH + (len(table) - 1) * GAP
@@ -57,18 +59,18 @@ def picture(table: Mapping[Any, Mapping[Any, Any]], title: str) -> str:
             f"{html.escape(label(state))}</text>"
         )
     for start, end, text in found:
-        parts.append(_arrow(start, end, text, top))
+        parts.append(_arrow(start, end, text, top, name))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{html.escape(title, quote=True)}" '
         f'viewBox="-2 0 {width + 4} {top + HEIGHT + 4}" style="max-width:{width}px;width:100%;height:auto" '
-        'font-family="inherit" font-size="14" fill="currentColor"><defs><marker id="arrow" viewBox="0 0 10 10" '
+        f'font-family="inherit" font-size="14" fill="currentColor"><defs><marker id="{name}" viewBox="0 0 10 10" '
         'refX="9" refY="5" markerWidth="8" markerHeight="8" orient="auto-start-reverse">'
         '<path d="M0 1 L10 5 L0 9 z" fill="currentColor"/></marker></defs>' + "".join(parts) + "</svg>"
     )
 
 
-def _arrow(start: int, end: int, text: str, top: int) -> str:
-    line = 'fill="none" stroke="currentColor" stroke-width="1.3" marker-end="url(#arrow)"'
+def _arrow(start: int, end: int, text: str, top: int, name: str) -> str:
+    line = f'fill="none" stroke="currentColor" stroke-width="1.3" marker-end="url(#{name})"'
     if end == start + 1:
         left, right, y = start * (WIDTH + GAP) + WIDTH, end * (WIDTH + GAP), top + HEIGHT / 2
         path = f'<path d="M{left} {y} L{right - 1} {y}" {line}/>'
@@ -97,7 +99,7 @@ def _text(text: str, x: float, y: float, room: float) -> str:
 
 
 class StateMachine(SphinxDirective):
-    """Draws a transition table, and writes it as a list for those who cannot see it."""
+    """Draws a transition table; those who cannot see it are told the same in words."""
 
     required_arguments = 1
 
@@ -105,11 +107,8 @@ class StateMachine(SphinxDirective):
         """Draw it."""
         module, _, name = self.arguments[0].rpartition(".")
         table = getattr(importlib.import_module(module), name)
-        states = list(table)
-        title = "; ".join(
-            f"{label(states[start])}, {text}: {label(states[end])}" for start, end, text in arrows(table)
-        )
-        return [nodes.raw("", f'<figure class="state-machine">{picture(table, title)}</figure>', format="html")]
+        drawn = picture(table, name.lower().replace("_", "-"))
+        return [nodes.raw("", f'<figure class="state-machine">{drawn}</figure>', format="html")]
 
 
 def setup(app: Any) -> dict[str, bool]:
