@@ -35,6 +35,23 @@ SEEN = {
 """What a program may have seen of a call, and what may have become of it in the core."""
 
 
+def seen_error(exc: orc_trio.OrcError, tag: int) -> str:
+    """What a caller has seen that was told this."""
+    match exc:
+        case orc_trio.DisconnectedError():
+            return CERTAINTIES[exc.certainty]
+        case orc_trio.NoControllerError():
+            return "no controller"
+        case orc_trio.NestingLimitError():
+            return "nesting"
+        case orc_trio.CallRefusedError():
+            return "refused"
+        case orc_trio.WrapperFunctionError():
+            assert (exc.remote_type, exc.message) == ("Error", str(tag)), exc
+            return "error"
+    raise exc
+
+
 async def _too_early(_tag: int, _args: bytes) -> bytes:
     await trio.lowlevel.checkpoint()
     raise orc_trio.NoControllerError("its owner does not know the connection yet")
@@ -149,17 +166,8 @@ class Side:
     async def _seen(self, tag: int, caller: Any) -> str:
         try:
             found = await self.call(tag, argument(tag, caller.size))
-        except orc_trio.DisconnectedError as exc:
-            return CERTAINTIES[exc.certainty]
-        except orc_trio.NoControllerError:
-            return "no controller"
-        except orc_trio.NestingLimitError:
-            return "nesting"
-        except orc_trio.CallRefusedError:
-            return "refused"
-        except orc_trio.WrapperFunctionError as exc:
-            assert (exc.remote_type, exc.message) == ("Error", str(tag)), exc
-            return "error"
+        except orc_trio.OrcError as exc:
+            return seen_error(exc, tag)
         assert found == result(tag, caller.result), "a result arrived with other bytes"
         return "value"
 
