@@ -54,12 +54,13 @@ def scheduled(seed: int, function: Any, *, instruments: Sequence[trio.abc.Instru
     run._ALLOW_DETERMINISTIC_SCHEDULING = True
     run._r.seed(seed)
     # What is cancelled first, of those in one scope or with one deadline, depends on addresses: give them numbers.
+    dice = random.Random(seed)
     numbers: dict[int, int] = {}
     known: list[object] = []
 
     def number(thing: object) -> int:
         if id(thing) not in numbers:
-            numbers[id(thing)] = len(numbers)
+            numbers[id(thing)] = dice.getrandbits(60)
             known.append(thing)
         return numbers[id(thing)]
 
