@@ -184,6 +184,14 @@ def campaigns(session: nox.Session) -> None:
 
 
 @nox.session
+def scoreboard(session: nox.Session) -> None:
+    """Measure how other libraries end, and ours (10 minutes); only those named after `--`, for example `rpyc`."""
+    # One environment for each peer, made by the driver: it needs nothing but the standard library.
+    cache = session.cache_dir / "scoreboard"
+    session.run("python", "-m", "scoreboard", "--cache", str(cache), *session.posargs, env={"PYTHONPATH": "bench"})
+
+
+@nox.session
 def explore(session: nox.Session) -> None:
     """Two protocol cores and a channel, every interleaving: all worlds (minutes, 2 GB), or those named after `--`."""
     session.install("-e", ".")

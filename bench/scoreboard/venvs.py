@@ -1,0 +1,63 @@
+"""One virtual environment for each peer, made once and used again.
+
+An environment is a folder in the cache, named after what is in it: other requirements, another Python, another folder.
+A folder without its mark was not finished and is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Final
+
+from scoreboard.cell import plain
+from scoreboard.peers import Peer
+
+_MARK: Final = "finished"
+_CHATTER: Final = ("WARNING", "[notice]")
+
+
+class InstallError(Exception):
+    """A peer that cannot be installed; the text is pip's last line."""
+
+
+class Environment:
+    """Where one peer is installed.
+
+    Args:
+        python: The interpreter that can import it.
+        version: The version of the peer that is installed there.
+    """
+
+    def __init__(self, python: str, version: str) -> None:
+        self.python = python
+        self.version = version
+
+
+def prepare(peer: Peer, cache: Path) -> Environment:
+    """The peer's environment in this cache; it is made if it is not there.
+
+    Raises:
+        InstallError: The peer cannot be installed with this Python.
+    """
+    wanted = "\n".join((*peer.requirements, sys.version))
+    folder = cache / f"{peer.distribution}-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
+    python = folder / "bin" / "python"
+    if not (folder / _MARK).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        venv.create(folder, with_pip=True)
+        done = _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.requirements)
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(_CHATTER)]
+            raise InstallError(plain(lines[-1] if lines else f"pip exited with status {done.returncode}"))
+        (folder / _MARK).touch()
+    asked = _run(str(python), "-c", f"from importlib.metadata import version; print(version({peer.distribution!r}))")
+    return Environment(str(python), asked.stdout.strip())
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
