@@ -11,7 +11,7 @@ from typing import Any
 from sphinx.util.nodes import make_refnode
 
 HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE / "_extensions"))
+sys.path[:0] = [str(HERE / "_extensions"), str(HERE.parent / "bench")]
 
 project = "orc_trio"
 author = "the orc_trio authors"
@@ -26,6 +26,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinxcontrib_trio",
     "guarantee_tests",
+    "scoreboard_page",
     "state_machine",
     "ways_to_end",
 ]
