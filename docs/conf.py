@@ -67,7 +67,6 @@ napoleon_custom_sections = ["Checkpoints", "Cancellation", "Shape", "Source", "R
 
 html_theme = "furo"
 html_static_path = ["_static"]
-html_css_files = ["shutdown.css"]
 html_title = f"orc_trio {release}"
 html_copy_source = False
 html_show_sphinx = False

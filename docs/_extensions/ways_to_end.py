@@ -50,4 +50,5 @@ class WaysToEnd(SphinxDirective):
 def setup(app: Any) -> dict[str, bool]:
     """Register the directive."""
     app.add_directive("ways-to-end", WaysToEnd)
+    app.add_css_file("shutdown.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
