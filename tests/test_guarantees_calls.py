@@ -131,6 +131,29 @@ async def test_a_call_that_races_the_latch_is_drained_or_refused(kind: str) -> N
     assert len(certainties) == 50
 
 
+@every_virtual
+async def test_latched_at_any_step_of_a_call(kind: str, autojump_clock: trio.testing.MockClock) -> None:
+    """G2: A call whose connection ends after its first, second, third step is drained or refused, never forgotten."""
+    settled = 0
+
+    async def call() -> None:
+        nonlocal settled
+        with pytest.raises((orc_trio.DisconnectedError, orc_trio.NoControllerError)):
+            await controller.call_wrapper(1, b"")
+        settled += 1
+
+    # Which of two tasks that are ready makes its step first is Trio's choice: so often that both were.
+    for steps in [*range(4)] * 10:
+        async with controller_and_raw(kind) as (controller, raw):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                controller.begin_disconnect()
+                nursery.start_soon(raw.goodbye)
+    assert settled == 40
+
+
 # --- G3 ---
 
 
@@ -150,6 +173,30 @@ async def test_cancelling_a_caller_tears_nothing(kind: str) -> None:
         suspensions = await cancelled_everywhere(scenario, check)
         assert suspensions >= 1
         assert ends.controller.statistics().pending_calls == 0
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp", "pipes"])
+async def test_a_caller_leaves_with_its_frame_half_sent(kind: str) -> None:
+    """G3: A caller that is cancelled while its frame is on its way leaves it whole; the next frame is behind it."""
+    size = 8 * 1024 * 1024
+
+    async def call(fill: bytes) -> None:
+        await controller.call_wrapper(1, fill * size)
+
+    async with controller_and_raw(kind) as (controller, raw):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call, b"1")
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, b"2")
+            first = await raw.expect(Opcode.CALL)
+            assert first.payload == b"1" * size
+            assert (await raw.expect(Opcode.CANCEL)).seq == first.seq
+            second = await raw.expect(Opcode.CALL)
+            assert second.payload == b"2" * size
+            await raw.send(result_message(first.seq), result_message(second.seq))
 
 
 # --- G4 ---
@@ -339,6 +386,24 @@ async def test_a_cancel_and_a_result_that_cross_are_absorbed(kind: str) -> None:
 
 
 @every_virtual
+async def test_a_reply_that_comes_too_late(kind: str, autojump_clock: trio.testing.MockClock) -> None:
+    """G5, G7: The reply to a caller that has left is absorbed, and is in the way of no other call."""
+
+    async def stubborn(_args: bytes) -> bytes:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+        return b"late"
+
+    async with connected_ends(kind, wrappers={"stubborn": stubborn, "echo": echo}) as ends:
+        for _ in range(3):
+            with trio.move_on_after(1):
+                await ends.call("stubborn")
+            await trio.sleep(2)
+            assert await ends.call("echo", b"x") == b"x"
+        assert ends.controller.statistics().abandoned_calls == 0
+
+
+@every_virtual
 async def test_a_handler_that_swallows_its_cancellation(kind: str) -> None:
     """G5: The answer to a cancelled call is "cancelled", whatever the handler makes of it."""
     started = trio.Event()
@@ -425,6 +490,17 @@ async def test_the_deadline_travels(kind: str, autojump_clock: trio.testing.Mock
             await ends.call("wrapper")
     assert seen[0] == pytest.approx(20, abs=0.1)
     assert seen[1] == float("inf")
+
+
+@every_virtual
+async def test_clocks_need_not_agree(kind: str, autojump_clock: trio.testing.MockClock) -> None:
+    """G6: What travels is the time that remains, whatever our clock says."""
+    autojump_clock.jump(1e9)
+    async with controller_and_raw(kind) as (controller, raw):
+        with trio.move_on_after(5):
+            await controller.call_wrapper(1, b"")
+        assert 4_000_000 < (await raw.expect(Opcode.CALL)).aux <= 5_000_000
+        await raw.hang_up()
 
 
 @every_virtual
@@ -601,6 +677,34 @@ async def test_the_reader_never_waits_for_handlers(kind: str) -> None:
         await raw.hang_up()
 
 
+@every_virtual
+async def test_a_peer_that_reads_nothing_is_heard(kind: str, autojump_clock: trio.testing.MockClock) -> None:
+    """G7: While nothing can be sent, because the peer does not read, what it sends is read and acted on."""
+    blocked = trio.Event()
+    answered = trio.Event()
+
+    def wrap(end: Any) -> Any:
+        return end if kind == "inprocess" else FaultyStream(end)
+
+    async def call() -> None:
+        assert await controller.call_wrapper(9, b"") == b"heard"
+        answered.set()
+
+    async with controller_and_raw(kind, handler=echo, wrap=wrap) as (controller, raw):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            message = await raw.expect(Opcode.CALL)
+            if kind == "memory":  # it would take everything
+                controller._connection._transport.stream.blocked = blocked  # type: ignore[attr-defined]
+            for seq in (1, 2):
+                await raw.send(call_message(seq, TAG))
+                await trio.testing.wait_all_tasks_blocked()
+            await raw.send(result_message(message.seq, b"heard"))
+            await answered.wait()
+        blocked.set()
+        assert [(await raw.expect(Opcode.RESULT)).seq for _ in range(2)] == [1, 2]
+
+
 # --- G8 ---
 
 
@@ -750,6 +854,30 @@ async def test_payloads_do_not_change_and_are_not_copied_needlessly() -> None:
             await trio.lowlevel.checkpoint()
             mutable[:] = b"after!"
         assert received[1] == b"before"
+
+
+async def test_a_call_has_the_bytes_that_were_there_when_it_was_made() -> None:
+    """G8: What a caller does to its buffer while the call is still queued changes nothing."""
+    streams: list[FaultyStream] = []
+
+    def wrap(end: Any) -> FaultyStream:
+        streams.append(FaultyStream(end))
+        return streams[-1]
+
+    async with controller_and_raw("memory", wrap=wrap) as (controller, raw):
+        streams[0].blocked = trio.Event()
+        await raw.send(Message(Opcode.PING, aux=1))
+        await trio.testing.wait_all_tasks_blocked()  # the pong is begun, and stuck
+        mutable = bytearray(b"before")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(controller.call_wrapper, 1, memoryview(mutable))
+            await trio.testing.wait_all_tasks_blocked()
+            mutable[:] = b"after!"
+            streams[0].blocked.set()
+            await raw.expect(Opcode.PONG)
+            message = await raw.expect(Opcode.CALL)
+            await raw.send(result_message(message.seq))
+        assert message.payload == b"before"
 
 
 @every_transport

@@ -355,6 +355,34 @@ async def test_a_handler_that_disconnects_does_not_wait_for_itself(kind: str) ->
     assert got == [LOCAL] * 3
 
 
+@every_virtual
+async def test_a_handler_disconnects_while_others_wait(kind: str, autojump_clock: trio.testing.MockClock) -> None:
+    """G12: A handler that disconnects while others wait for the end gets the cause at once, and holds up nobody."""
+    got: list[Any] = []
+
+    async def handler(_args: bytes) -> bytes:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.move_on_after(60, shield=True):
+                got.append(await controller.disconnect())
+        raise AssertionError
+
+    async def disconnect() -> None:
+        assert await controller.disconnect() == LOCAL
+
+    async with controller_and_raw(kind, handler=handler) as (controller, raw):
+        await raw.send(call_message(1, TAG))
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(raw.goodbye)
+            nursery.start_soon(disconnect)
+            nursery.start_soon(disconnect)
+        assert trio.current_time() == began
+    assert got == [LOCAL]
+
+
 async def test_a_handler_that_disconnects_is_cancelled_there() -> None:
     """G12: A handler that disconnects and does not shield itself is cancelled at that moment."""
     went_on = []
@@ -699,6 +727,31 @@ async def test_the_hang_up_has_a_reserved_place(kind: str) -> None:
             nursery.start_soon(controller.disconnect)
             await raw.goodbye()
         assert controller.disconnect_reason == LOCAL
+
+
+@every_virtual
+async def test_a_queue_full_of_results_and_the_hang_up(kind: str, autojump_clock: trio.testing.MockClock) -> None:
+    """G4, G15: Results fill the queue and wait for room when the latch falls: they all go out, the hang-up behind."""
+    blocked = trio.Event()
+
+    def wrap(end: Any) -> Any:
+        return end if kind == "inprocess" else FaultyStream(end)
+
+    async with controller_and_raw(
+        kind, handler=lambda _args: bytes(64 * 1024), limits=limits(max_bytes=128 * 1024, drain_timeout=10), wrap=wrap
+    ) as (controller, raw):
+        if kind == "memory":  # it would take everything
+            controller._connection._transport.stream.blocked = blocked  # type: ignore[attr-defined]
+        await raw.send(*(call_message(seq, TAG) for seq in range(1, 9)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert controller.statistics().waiting_results > 0
+        controller.begin_disconnect()
+        blocked.set()
+        for _ in range(8):
+            await raw.expect(Opcode.RESULT)
+        assert (await raw.expect(Opcode.HANG_UP)).aux == 8
+        await raw.hang_up()
+        assert await controller.wait_disconnected() == LOCAL
 
 
 @every_virtual

@@ -444,6 +444,28 @@ async def test_an_oversize_result_is_an_error_of_its_call(kind: str) -> None:
         assert (await raw.expect(Opcode.RESULT)).payload == bytes(65536)
 
 
+@every_virtual
+async def test_an_oversize_result_fails_its_call_alone(kind: str) -> None:
+    """G26: An oversize result fails the call that it answers; another one that is under way goes on."""
+    release = trio.Event()
+
+    async def wrapper(args: bytes) -> bytes:
+        if not args:
+            await release.wait()
+        return bytes(int(args or b"1"))
+
+    async def slow() -> None:
+        assert await both.call("wrapper") == bytes(1)
+
+    limits = orc_trio.Limits(max_message=64 * 1024, max_bytes=1024 * 1024)
+    async with connected_ends(kind, wrappers={"wrapper": wrapper}, limits=limits) as both:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slow)
+            with pytest.raises(orc_trio.WrapperFunctionError, match="ResultTooLarge"):
+                await both.call("wrapper", b"65537")
+            release.set()
+
+
 @every_transport
 async def test_an_oversize_message_of_the_peer(kind: str) -> None:
     """G26: A peer that sends more than was agreed broke the protocol, and is told before it has sent all of it."""
@@ -455,3 +477,23 @@ async def test_an_oversize_message_of_the_peer(kind: str) -> None:
         assert b"is over the limit of 65536 bytes" in bye.payload
         await raw.close()
         assert (await controller.wait_disconnected()).kind is DisconnectKind.PROTOCOL_VIOLATION
+
+
+@every_virtual
+async def test_an_oversize_message_and_a_pending_call(kind: str, autojump_clock: trio.testing.MockClock) -> None:
+    """G25: A message over the limit ends the connection for everybody: a pending call is failed, none is accepted."""
+    small = orc_trio.Limits(max_message=64 * 1024, max_bytes=64 * 1024)
+    async with controller_and_raw(kind, limits=small) as (controller, raw):
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def call() -> None:
+                with pytest.raises(orc_trio.DisconnectedError) as caught:
+                    await controller.call_wrapper(1, b"")
+                assert caught.value.reason.kind is DisconnectKind.PROTOCOL_VIOLATION
+                with pytest.raises(orc_trio.DisconnectedError):
+                    await controller.call_wrapper(1, b"")
+
+            await raw.expect(Opcode.CALL)
+            await raw.send(call_message(1, TAG, bytes(64 * 1024 + 1)))
+            await raw.goodbye()

@@ -234,7 +234,13 @@ def test_the_limit_may_change_between_messages() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [head(2, 2**32 - 1, 4), head(2, 2**63, 8), encode_head(Message(3))[:34] + b"\x5a\xff\xff\xff\xff"]
+    "data",
+    [
+        head(2, 2**32 - 1, 4),
+        head(2, 2**63, 8),
+        encode_head(Message(3))[:34] + b"\x5a\xff\xff\xff\xff",
+        encode_head(Message(3, payload=range(16 * FIRST_MESSAGE_MAX))),  # type: ignore[arg-type]  # only its length
+    ],
 )
 def test_sizes_are_checked_before_anything_is_allocated(data: bytes) -> None:
     """G25: an announced size over the limit is refused at once, and one within it costs no more than itself."""
