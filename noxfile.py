@@ -196,3 +196,10 @@ def explore(session: nox.Session) -> None:
     """Two protocol cores and a channel, every interleaving: all worlds (minutes, 2 GB), or those named after `--`."""
     session.install("-e", ".")
     session.run("python", "-m", "orc_trio.testing.explore_cli", *session.posargs)
+
+
+@nox.session
+def museum(session: nox.Session) -> None:
+    """Put each bug of the museum into a copy of the source: the tests must kill it.  All, or those named after `--`."""
+    session.install("-e", ".[jit]", *group("tests"))
+    session.run("python", "-m", "museum", *session.posargs, env={"PYTHONPATH": "tests"})
