@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinxcontrib_trio",
+    "bug_museum",
     "guarantee_tests",
     "scoreboard_page",
     "state_machine",
