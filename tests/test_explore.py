@@ -15,10 +15,12 @@ import attrs
 import pytest
 
 from orc_trio.protocol import Peer
+from orc_trio.protocol import calls as calls_module
 from orc_trio.protocol import outbox as outbox_module
 from orc_trio.protocol import peer as peer_module
 from orc_trio.protocol import pending as pending_module
 from orc_trio.protocol import serving as serving_module
+from orc_trio.protocol.pings import Pings
 from orc_trio.testing import DEFAULT_WORLDS, WORLDS, Answer, Caller, EndPlan, World, explore_world
 from orc_trio.testing.explore_cli import main
 from orc_trio.wire.messages import Opcode
@@ -464,9 +466,9 @@ MUTANTS = [
     ),
     Mutant(
         "the nested mark is lost",
-        Peer,
-        "_call_message",
-        (("Opcode.NESTED_CALL if call.nested else Opcode.CALL", "Opcode.CALL"),),
+        calls_module.OutboundCall,
+        "sent",
+        (("Opcode.NESTED_CALL if self.nested else Opcode.CALL", "Opcode.CALL"),),
         NESTED,
         "G7",
     ),
@@ -704,8 +706,8 @@ MUTANTS = [
         "has not come to its end",
     ),
     # pings, parts
-    Mutant("a pong is forgotten", Peer, "_on_pong", (("    self._ping_outstanding = False\n", ""),), PINGS, "G17"),
-    Mutant("a second ping while one is out", Peer, "ping", (("self._ping_outstanding or", ""),), PINGS, "G17"),
+    Mutant("a pong is forgotten", Pings, "answered", (("    self._outstanding = False", "    pass"),), PINGS, "G17"),
+    Mutant("a second ping while one is out", Pings, "ping", (("if self._outstanding:", "if False:"),), PINGS, "G17"),
     Mutant(
         "a pong after the hang-up",
         Peer,
@@ -789,7 +791,7 @@ def test_going_round_in_circles_is_a_violation(monkeypatch: pytest.MonkeyPatch) 
         Peer._on_pong,
         peer_module,
         (
-            "    self._ping_outstanding = False\n",
+            "    self._pings.answered(message)\n",
             "    self._outbox.put(Message(Opcode.PING, aux=message.aux))\n    return\n",
         ),
     )

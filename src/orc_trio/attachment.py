@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
 import attrs
 import trio
@@ -24,20 +23,11 @@ from orc_trio.abc import ControllerAccess
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.dispatch import Dispatcher
 from orc_trio.exceptions import CallRefusedError, DisconnectedError
-from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason, cause_of
+from orc_trio.reasons import OWN_ENDS, Certainty, DisconnectKind, DisconnectReason, cause_of
 
 __all__ = ["Attachment"]
 
 _log = logging.getLogger("orc_trio")
-# Ends that an attachment chooses or is at fault for; any other before it was connected is a failed attach.
-_OWN_ENDS: Final = frozenset(
-    {
-        DisconnectKind.LOCAL_HANGUP,
-        DisconnectKind.OWNER_CANCELLED,
-        DisconnectKind.INTERNAL_ERROR,
-        DisconnectKind.CONNECT_FAILED,
-    }
-)
 
 
 class Attachment:
@@ -204,6 +194,6 @@ def _not_connected(end: DisconnectReason) -> DisconnectReason:
     """How an attachment ended that never came to be."""
     if end.kind is DisconnectKind.DRAIN_TIMEOUT and end.cause is not None:
         return attrs.evolve(end, cause=_not_connected(end.cause))  # G11: around the cause, not inside it
-    if end.kind in _OWN_ENDS:
+    if end.kind in OWN_ENDS:
         return end
     return DisconnectReason(DisconnectKind.CONNECT_FAILED, "the controller did not accept us", end)

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import enum
 import signal
+from typing import Final
 
 import attrs
 
-__all__ = ["Certainty", "DisconnectKind", "DisconnectReason", "cause_of"]
+__all__ = ["OWN_ENDS", "Certainty", "DisconnectKind", "DisconnectReason", "cause_of"]
 
 
 class DisconnectKind(enum.Enum):
@@ -49,6 +50,17 @@ class DisconnectKind(enum.Enum):
 
 
 _ORDERLY = frozenset({DisconnectKind.LOCAL_HANGUP, DisconnectKind.REMOTE_HANGUP, DisconnectKind.OWNER_CANCELLED})
+
+
+OWN_ENDS: Final = frozenset(
+    {
+        DisconnectKind.LOCAL_HANGUP,
+        DisconnectKind.OWNER_CANCELLED,
+        DisconnectKind.INTERNAL_ERROR,
+        DisconnectKind.CONNECT_FAILED,
+    }
+)
+"""Ends that are an end's own also if it was never agreed on; any other becomes ``CONNECT_FAILED`` then."""
 
 
 class Certainty(enum.Enum):

@@ -21,7 +21,7 @@ from typing import Any
 import attrs
 
 from orc_trio.protocol.outcomes import Outcome
-from orc_trio.wire.messages import Message
+from orc_trio.wire.messages import NO_DEADLINE, Message, Opcode
 
 __all__ = ["InboundCall", "InboundState", "OutboundCall", "OutboundState"]
 
@@ -69,6 +69,16 @@ class OutboundCall:
     state: OutboundState = OutboundState.WAITING
     outcome: Outcome | None = None
     waiter: Any = None
+
+    def sent(self, now: float) -> Message:
+        """Its frame, which is handed over now (G4)."""
+        payload, self.payload = self.payload, b""
+        self.state = OutboundState.SENT
+        aux = NO_DEADLINE
+        if self.deadline < math.inf:
+            # A deadline may be minus infinity, and a far one infinity after the multiplication.
+            aux = int(min(max(0.0, (self.deadline - now) * 1_000_000), NO_DEADLINE - 1))
+        return Message(Opcode.NESTED_CALL if self.nested else Opcode.CALL, self.seq, self.tag, aux, payload)
 
 
 @attrs.define(eq=False)

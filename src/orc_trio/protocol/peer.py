@@ -67,24 +67,15 @@ from orc_trio.protocol.outcomes import (
     encode_result,
 )
 from orc_trio.protocol.pending import PendingCalls
+from orc_trio.protocol.pings import Pings
 from orc_trio.protocol.serving import ServedCalls
 from orc_trio.protocol.setup import Role, Setup, decode_setup, encode_setup
 from orc_trio.protocol.states import PeerState, Trigger, next_state
 from orc_trio.protocol.statistics import PeerStatistics
-from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
-from orc_trio.wire.messages import NO_DEADLINE, U64_MAX, Message, Opcode, PartOf
+from orc_trio.reasons import OWN_ENDS, Certainty, DisconnectKind, DisconnectReason
+from orc_trio.wire.messages import U64_MAX, Message, Opcode, PartOf
 
 __all__ = ["Peer"]
-
-# Ends that are the connection's own even if it never came to be agreed on; any other becomes CONNECT_FAILED.
-_OWN_ENDS: Final = frozenset(
-    {
-        DisconnectKind.LOCAL_HANGUP,
-        DisconnectKind.OWNER_CANCELLED,
-        DisconnectKind.INTERNAL_ERROR,
-        DisconnectKind.CONNECT_FAILED,
-    }
-)
 
 
 class Peer:
@@ -108,9 +99,7 @@ class Peer:
         self._pending = PendingCalls(self.limits, self._outbox.put)
         self._served = ServedCalls(self.limits)
         self._results_arriving = Assemblies()
-        self._ping_number = 0
-        self._ping_outstanding = False
-        self._pong_queued = False
+        self._pings = Pings()
         self._hang_up_taken = False
         self._peer_hung_up = False
         self._outbox.put(Message(Opcode.SETUP, payload=encode_setup(setup or Setup.of(role, self.limits))))
@@ -204,12 +193,11 @@ class Peer:
         Returns:
             Its number; None: the last one was not answered yet, or the connection is not open.
         """
-        if self._ping_outstanding or not self.open:
+        message = self._pings.ping() if self.open else None
+        if message is None:
             return None
-        self._ping_number += 1
-        self._ping_outstanding = True
-        self._outbox.put(Message(Opcode.PING, aux=self._ping_number))
-        return self._ping_number
+        self._outbox.put(message)
+        return message.aux
 
     # Sending
 
@@ -239,7 +227,7 @@ class Peer:
         size = 0
         while size < max_bytes and (entry := self._outbox.take()) is not None:
             if isinstance(entry, OutboundCall):
-                message = self._call_message(entry, now)
+                message = entry.sent(now)
             elif isinstance(entry, InboundCall):
                 assert entry.result is not None
                 message, entry.result = entry.result, None
@@ -248,22 +236,12 @@ class Peer:
             else:
                 message = entry
                 if message.opcode == Opcode.PONG:
-                    self._pong_queued = False
+                    self._pings.pong_taken()
                 elif message.opcode == Opcode.HANG_UP:
                     self._hang_up_taken = True
             messages.append(message)
             size += len(message.payload) + 64
         return messages
-
-    @staticmethod
-    def _call_message(call: OutboundCall, now: float) -> Message:
-        payload, call.payload = call.payload, b""
-        call.state = OutboundState.SENT
-        aux = NO_DEADLINE
-        if call.deadline < math.inf:
-            # A deadline may be minus infinity, and a far one infinity after the multiplication.
-            aux = int(min(max(0.0, (call.deadline - now) * 1_000_000), NO_DEADLINE - 1))
-        return Message(Opcode.NESTED_CALL if call.nested else Opcode.CALL, call.seq, call.tag, aux, payload)
 
     # Receiving
 
@@ -363,16 +341,11 @@ class Peer:
 
     def _on_ping(self, message: Message) -> None:
         _expect_empty(message)
-        if self._pong_queued:
-            raise RemoteProtocolError("a ping before the last one was answered")
-        self._pong_queued = True
-        self._outbox.put(Message(Opcode.PONG, aux=message.aux))
+        self._outbox.put(self._pings.pong(message))
 
     def _on_pong(self, message: Message) -> None:
         _expect_empty(message)
-        if not self._ping_outstanding or message.aux != self._ping_number:
-            raise RemoteProtocolError(f"a pong for ping {message.aux}, which is not outstanding")
-        self._ping_outstanding = False
+        self._pings.answered(message)
         self._events.append(PongReceived(message.aux))
 
     # The end
@@ -411,7 +384,7 @@ class Peer:
         """
         if self.cause is not None:
             return self.cause
-        if self.state is PeerState.NEW and cause.kind not in _OWN_ENDS:
+        if self.state is PeerState.NEW and cause.kind not in OWN_ENDS:
             cause = DisconnectReason(DisconnectKind.CONNECT_FAILED, "before both ends had agreed", cause)
         self.state = next_state(self.state, Trigger.LATCH)
         self.cause = cause
@@ -432,7 +405,7 @@ class Peer:
         for served in self._outbox.close(hang_up):
             self._events.append(ResultAccepted(served))
         self._served.drain()
-        self._pong_queued = self._ping_outstanding = False
+        self._pings.forget()
         self._events.append(Latched(cause))
         return cause
 
