@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
@@ -20,15 +19,15 @@ from orc_trio.abc import MessageTransport
 from orc_trio.protocol import Role, Setup
 from orc_trio.protocol.setup import encode_setup
 from orc_trio.streams import as_transport
-from orc_trio.transports import in_process_pair
+from orc_trio.testing import PAIR_KINDS, PairKind, StreamKind, connected_pair, open_pair
+from orc_trio.testing.leaks import open_descriptors
 from orc_trio.wire import Message, Opcode
 from orc_trio.wire.messages import NO_DEADLINE, ResultKind
-from transport_helpers import open_descriptors
 
-STREAMS = ["memory", "unix", "tcp", "pipes"]
-KINDS = [*STREAMS, "inprocess"]
+STREAMS: list[StreamKind] = ["memory", "unix", "tcp", "pipes"]
+KINDS = PAIR_KINDS
 """Every transport on which an end can differ."""
-VIRTUAL = ["memory", "inprocess"]
+VIRTUAL: list[PairKind] = ["memory", "inprocess"]
 """Those without a kernel: time can jump."""
 
 every_transport = pytest.mark.parametrize("kind", KINDS)
@@ -38,31 +37,6 @@ every_virtual = pytest.mark.parametrize("kind", VIRTUAL)
 SMALL = orc_trio.Limits(max_message=64 * 1024, max_bytes=64 * 1024)
 
 End = Any  # a trio.abc.Stream or a MessageTransport
-
-
-async def connected_pair(kind: str) -> tuple[End, End]:
-    """Two connected ends, for a controller and an executor (or a raw peer); whoever takes one closes it."""
-    match kind:
-        case "memory":
-            return trio.testing.memory_stream_pair()
-        case "inprocess":
-            return in_process_pair()
-        case "unix":
-            one, other = trio.socket.socketpair()
-            return trio.SocketStream(one), trio.SocketStream(other)
-        case "tcp":
-            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            async with listener:
-                stream = await trio.open_tcp_stream(*listener.socket.getsockname()[:2])
-                return stream, await listener.accept()
-        case "pipes":
-            (read_one, write_other), (read_other, write_one) = os.pipe(), os.pipe()
-            fd = trio.lowlevel.FdStream
-            return (
-                trio.StapledStream(fd(write_one), fd(read_one)),
-                trio.StapledStream(fd(write_other), fd(read_other)),
-            )
-    raise AssertionError(kind)
 
 
 def no_hang() -> AbstractContextManager[Any]:
@@ -93,7 +67,7 @@ Wrapper = Callable[[Any], Any]
 
 @asynccontextmanager
 async def connected_ends(
-    kind: str,
+    kind: PairKind,
     *,
     wrappers: dict[str, Wrapper] | None = None,
     threaded: dict[str, Wrapper] | None = None,
@@ -107,29 +81,18 @@ async def connected_ends(
 
     In the executor, ``wrappers`` and ``threaded`` are found by name; ``handlers`` have tags there.
     """
-    here, there = pair or await connected_pair(kind)
-    registry = registry or orc_trio.HandlerRegistry()
-    for name, function in (handlers or {}).items():
-        registry.handler(name)(function)
-    told: list[orc_trio.DisconnectReason] = []
+    in_threads = {name: orc_trio.Handler(function, name, threaded=True) for name, function in (threaded or {}).items()}
     with no_hang():
-        async with trio.open_nursery() as nursery:
-            async with orc_trio.open_session() as session:
-                bootstrap = orc_trio.BootstrapInfo.for_session(session)
-                for name, function in (wrappers or {}).items():
-                    bootstrap.add_wrapper(name, function)
-                for name, function in (threaded or {}).items():
-                    bootstrap.add_wrapper(name, function, threaded=True)
-                for name in handlers or {}:
-                    bootstrap.add_tag(name)
-                access = orc_trio.StreamControllerAccess(there, limits=executor_limits or limits)
-                nursery.start_soon(session.attach, access, bootstrap)
-                async with orc_trio.open_controller(
-                    here, registry, limits=limits, on_disconnect=told.append
-                ) as controller:
-                    while session.state is orc_trio.SessionState.START:
-                        await trio.lowlevel.checkpoint()
-                    yield Ends(controller, session, dict(controller.bootstrap.symbols), told)
+        async with open_pair(
+            kind,
+            wrappers={**(wrappers or {}), **in_threads},
+            handlers=handlers or {},
+            registry=registry,
+            limits=limits,
+            executor_limits=executor_limits,
+            ends=pair,
+        ) as both:
+            yield Ends(both.controller, both.session, dict(both.symbols), both.told)
 
 
 # --- one end, and a peer that speaks by hand ---
@@ -222,7 +185,7 @@ TAG = 77
 
 @asynccontextmanager
 async def controller_and_raw(
-    kind: str,
+    kind: PairKind,
     *,
     handler: Wrapper | None = None,
     threaded: bool = False,

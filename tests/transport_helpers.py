@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import tempfile
@@ -14,6 +13,7 @@ import pytest
 import trio
 
 from orc_trio.abc import MessageTransport
+from orc_trio.testing.leaks import open_descriptors
 from orc_trio.transports import ConnectionSpec, VettedPeer, in_process_pair, open_connection
 from orc_trio.wire.messages import Message, Opcode
 
@@ -27,18 +27,6 @@ SETUP = Message(Opcode.SETUP)
 def call(seq: int, payload: bytes | memoryview = b"") -> Message:
     """A message that differs from others by its number."""
     return Message(Opcode.CALL, seq, 2, 3, payload)
-
-
-def open_descriptors() -> dict[int, str]:
-    """What is open in this process, by number."""
-    gc.collect()
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:  # the directory itself, listed while it was open
-            continue
-    return found
 
 
 @contextmanager
