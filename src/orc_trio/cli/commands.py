@@ -265,3 +265,31 @@ def decode(file: str, shown: int) -> None:
     with _reading(file) as opened:
         for line in decode_file(opened, file, shown):
             click.echo(line)
+
+
+@orc_trio.command(help=texts.CONFORMANCE, short_help="Check a controller access of one's own.", epilog=texts.EXIT_CODES)
+@click.argument("factories", metavar="MODULE:FACTORY...", nargs=-1, required=True)
+@click.option("--only", multiple=True, metavar="G12", help="Check this guarantee only. May be given more than once.")
+@click.option("--seed", type=click.IntRange(min=0), help="Decides the order of tasks; a bad verdict tells its seed.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="The most that one check may take; then its process is killed.",
+)
+@click.option("--html", metavar="FILE", help="Write the report as a web page.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the report as JSON.")
+def conformance(
+    factories: tuple[str, ...],
+    only: tuple[str, ...],
+    seed: int | None,
+    patience: float,
+    html: str | None,
+    json_path: str | None,
+) -> int:
+    """See `texts.CONFORMANCE`."""
+    from orc_trio.cli.conformance import conformance as check
+
+    return check(factories, only=only, seed=seed, patience=patience, html=html, json_path=json_path)

@@ -16,7 +16,8 @@ class ExitCode(enum.IntEnum):
     OK = 0
     """It went well."""
     FAILED = 1
-    """``call``: the function answered with an error.  ``decode``: the input is malformed."""
+    """``call``: the function answered with an error.  ``decode``: the input is malformed.
+    ``conformance``: a check failed or hung."""
     USAGE = 2
     """The command line is wrong: an unknown option, a bad spec, a file that cannot be read."""
     DISCONNECTED = 3

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CALL", "DECODE", "EXECUTOR", "EXIT_CODES", "MAIN", "RUN", "RUN_EXIT_CODES"]
+__all__ = ["CALL", "CONFORMANCE", "DECODE", "EXECUTOR", "EXIT_CODES", "MAIN", "RUN", "RUN_EXIT_CODES"]
 
 EXIT_CODES: Final = """\b
 Exit codes:
   0    it went well
-  1    call: the function answered with an error; decode: malformed input
+  1    call: the function answered with an error; decode: malformed input;
+       conformance: a check failed or hung
   2    the command line is wrong, or a file cannot be read
   3    no connection came about, or it ended before its time
   130  Ctrl-C (143: terminated, 141: nobody reads the output)
@@ -41,6 +42,7 @@ Start here:
   orc-trio call unix:connect=/tmp/x       ask what it offers
   orc-trio run --trace t program.ll       write down every message,
   orc-trio decode t                       and read it
+  orc-trio conformance my_tests:my_pairs  check a controller access of your own
 """
 
 RUN: Final = """Run PROGRAM in an executor process: LLVM IR (.ll, .bc), an object (.o), or C (.c).
@@ -90,4 +92,17 @@ FILE may be -, for stdin.
 Examples:
   orc-trio run --trace t program.ll; orc-trio decode t
   orc-trio decode --bytes 1000 t | grep result
+"""
+
+CONFORMANCE: Final = """Check controller accesses against the guarantees G1 to G26, and show a table of the verdicts.
+
+FACTORY is a function in MODULE that gives an async context manager of an orc_trio.testing.AccessPair; the current
+directory is searched first. Several are shown beside each other. The checks run in a process of their own, so that one
+that hangs or crashes costs its own verdict only.
+
+\b
+Examples:
+  orc-trio conformance my_tests:my_pairs
+  orc-trio conformance --only G4 --only G12 my_tests:my_pairs
+  orc-trio conformance --html report.html my_tests:over_tcp my_tests:over_pipes
 """
