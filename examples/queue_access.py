@@ -9,12 +9,12 @@ is the other end, so that there is somebody to talk to.
 
 What travels are tuples:
 
-    ("hello", {...})                      first, from both ends
-    ("call", number, target, args)        run that function
-    ("cancel", number)                    the caller of my call has left
-    ("value", number, result)             the answer to your call: bytes
-    ("error", number, type, message)      the answer to your call: an error
-    ("bye",)                              last, from both ends
+    ("hello", {...})                          first, from both ends
+    ("call", number, target, args, nested)    run that function; nested: I am serving a call of yours
+    ("cancel", number)                        the caller of my call has left
+    ("value", number, result)                 the answer to your call: bytes
+    ("error", number, type, message)          the answer to your call: an error
+    ("bye", reason)                           last, from both ends; in order, if the reason is empty
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import itertools
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import attrs
@@ -35,6 +36,8 @@ from orc_trio import (
     DisconnectedError,
     DisconnectKind,
     DisconnectReason,
+    Handler,
+    HandlerRegistry,
     UnknownHandlerTagError,
     WrapperFunctionError,
 )
@@ -43,9 +46,11 @@ from orc_trio.abc import AccessHost, ControllerAccess
 log = logging.getLogger("queue_access")
 
 Queue: TypeAlias = tuple[trio.MemorySendChannel[Any], trio.MemoryReceiveChannel[Any]]
-Serve: TypeAlias = Callable[[int, bytes], Awaitable[bytes]]
+Serve: TypeAlias = Callable[[int, bytes, bool], Awaitable[bytes]]
 GOODBYE = 5.0
 """Seconds the other end is given to take our goodbye and say its own."""
+nested: ContextVar[bool] = ContextVar("queue_access_nested", default=False)
+"""Whether a call is being served: in the function's task, its child tasks, and its threads."""
 
 
 @attrs.define(eq=False)
@@ -62,16 +67,18 @@ class Call:
 class QueueEnd:
     """One end of a conversation over a queue."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, goodbye: float = GOODBYE) -> None:
         self._send, self._receive = queue
+        self._bound = goodbye
         self._numbers = itertools.count(1)
         self._pending: dict[int, Call] = {}
         self._serving: dict[int, trio.CancelScope] = {}
-        self._nursery: trio.Nursery | None = None
+        self.nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope()  # around everything that the latch ends
         self._connected = False
         self._peer_left = False
         self._cause: DisconnectReason | None = None
+        self.end: DisconnectReason | None = None  # how it ended, once it has
 
     def begin_disconnect(self, reason: DisconnectReason | None = None) -> DisconnectReason:
         """The latch: one step, no await.  Whoever comes first decides the cause."""
@@ -91,18 +98,21 @@ class QueueEnd:
         """Say hello, serve the other end's calls, say goodbye; return how it ended."""
         if self._cause is not None:  # disconnected before it began: there is nobody to say goodbye to
             self._close()
-            return self._cause
+            self.end = self._cause
+            return self.end
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
+                    self.nursery = nursery
                     nursery.start_soon(self._post, ("hello", hello))  # both say hello first, so neither may wait for it
-                    await self._read(serve, agreed)
+                    try:
+                        await self._read(serve, agreed)
+                    finally:
+                        # Still open?  Then something cancelled us from outside.
+                        self.begin_disconnect(DisconnectReason(DisconnectKind.OWNER_CANCELLED))
         finally:
-            # Still open?  Then something cancelled us from outside.
-            self.begin_disconnect(DisconnectReason(DisconnectKind.OWNER_CANCELLED))
-            end = await self._goodbye()
-        return end
+            self.end = await self._goodbye()
+        return self.end
 
     async def call(self, target: int, args: bytes) -> bytes:
         """Call a function of the other end."""
@@ -113,12 +123,12 @@ class QueueEnd:
         call = self._pending[number] = Call()  # before it is sent: the answer may come before `send` returns
         try:
             with call.sending, suppress(trio.BrokenResourceError):
-                await self._send.send(("call", number, target, args))
+                await self._send.send(("call", number, target, args, nested.get()))
                 call.sent = True
             await call.settled.wait()
         except trio.Cancelled:
-            if self._pending.pop(number, None) is not None and call.sent and self._nursery is not None:
-                self._nursery.start_soon(self._post, ("cancel", number))
+            if self._pending.pop(number, None) is not None and call.sent and self.nursery is not None:
+                self.nursery.start_soon(self._post, ("cancel", number))
             raise
         match call.answer:
             case ("value", _, result):
@@ -140,10 +150,10 @@ class QueueEnd:
                 case ("hello", hello) if not self._connected:
                     agreed(hello)
                     self._connected = True
-                case ("call", number, target, args) if self._connected:
+                case ("call", number, target, args, within) if self._connected:
                     scope = self._serving[number] = trio.CancelScope()
-                    assert self._nursery is not None
-                    self._nursery.start_soon(self._serve, serve, scope, number, target, args)
+                    assert self.nursery is not None
+                    self.nursery.start_soon(self._serve, serve, scope, number, target, args, within)
                 case ("cancel", number):
                     if number in self._serving:
                         self._serving[number].cancel()
@@ -151,9 +161,10 @@ class QueueEnd:
                     if (call := self._pending.pop(number, None)) is not None:  # None: its caller has left
                         call.answer = message
                         call.settled.set()
-                case ("bye",):
+                case ("bye", why):
                     self._peer_left = True
-                    self.begin_disconnect(DisconnectReason(DisconnectKind.REMOTE_HANGUP))
+                    kind = DisconnectKind.REMOTE_ERROR if why else DisconnectKind.REMOTE_HANGUP
+                    self.begin_disconnect(DisconnectReason(kind, why))
                     return
                 case _:
                     detail = f"an unexpected {message!r:.60}"
@@ -162,13 +173,16 @@ class QueueEnd:
         self._peer_left = True
         self.begin_disconnect(DisconnectReason(DisconnectKind.EOF_WITHOUT_HANGUP))
 
-    async def _serve(self, serve: Serve, scope: trio.CancelScope, number: int, target: int, args: bytes) -> None:
+    async def _serve(
+        self, serve: Serve, scope: trio.CancelScope, number: int, target: int, args: bytes, within: bool
+    ) -> None:
         if self._cause is not None:  # the latch fell before this task came to run
             return
+        nested.set(True)  # in this task's own context
         answer: tuple[Any, ...] = ("error", number, "Cancelled", "")
         with scope:
             try:
-                answer = ("value", number, await serve(target, args))
+                answer = ("value", number, await serve(target, args, within))
             except UnknownHandlerTagError:
                 answer = ("error", number, "UnknownHandlerTag", "")
             except CallRefusedError as exc:
@@ -178,6 +192,11 @@ class QueueEnd:
             except Exception:
                 log.exception("the function called under %#x failed", target)
                 answer = ("error", number, "HandlerFailed", "")  # and not a word more: its text may be a secret
+            except trio.Cancelled:
+                raise
+            except BaseException as exc:  # an interrupt: it ends everything, and goes to our owner
+                self.begin_disconnect(DisconnectReason(DisconnectKind.INTERNAL_ERROR, type(exc).__name__))
+                raise
         del self._serving[number]
         await self._post(answer)
 
@@ -187,12 +206,12 @@ class QueueEnd:
 
     async def _goodbye(self) -> DisconnectReason:
         assert self._cause is not None
-        with trio.move_on_after(GOODBYE, shield=True) as bound:
+        with trio.move_on_after(self._bound, shield=True) as bound:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._post, ("bye",))
+                nursery.start_soon(self._post, ("bye", "" if self._cause.orderly else str(self._cause)))
                 if not self._peer_left:
                     async for message in self._receive:  # read and drop: the other end may be waiting for room
-                        if message == ("bye",):
+                        if message[:1] == ("bye",):
                             break
         self._close()
         if bound.cancelled_caught:
@@ -208,8 +227,8 @@ class QueueEnd:
 class QueueAccess(ControllerAccess):
     """The executor's way to a controller at the other end of a queue."""
 
-    def __init__(self, queue: Queue) -> None:
-        self._end = QueueEnd(queue)
+    def __init__(self, queue: Queue, goodbye: float = GOODBYE) -> None:
+        self._end = QueueEnd(queue, goodbye)
 
     async def run(self, host: AccessHost) -> DisconnectReason:
         """Connect, serve the controller's calls, and return when it is over."""
@@ -232,46 +251,87 @@ class QueueAccess(ControllerAccess):
 class QueueController:
     """The controller's end of a queue: just enough of one to talk to."""
 
-    def __init__(self, end: QueueEnd, bootstrap: BootstrapInfo) -> None:
+    def __init__(self, end: QueueEnd, bootstrap: BootstrapInfo, over: trio.Event) -> None:
         self._end = end
+        self._over = over
         self.bootstrap = bootstrap
 
     async def call_wrapper(self, address: int, args: bytes) -> bytes:
         """Call the wrapper function at ``address`` in the executor."""
         return await self._end.call(address, args)
 
+    def begin_disconnect(self) -> DisconnectReason:
+        """Stop being open, now."""
+        return self._end.begin_disconnect()
+
+    async def disconnect(self) -> DisconnectReason:
+        """Stop being open, and wait until it is over; a handler, which it would wait for, gets the cause."""
+        cause = self._end.begin_disconnect()
+        if self._serves_this_task():
+            await trio.lowlevel.checkpoint()
+            return cause
+        return await self.wait_disconnected()
+
+    async def wait_disconnected(self) -> DisconnectReason:
+        """Wait until it is over, whoever ends it."""
+        await self._over.wait()
+        assert self._end.end is not None
+        return self._end.end
+
+    def _serves_this_task(self) -> bool:
+        nursery = trio.lowlevel.current_task().parent_nursery
+        while nursery is not None and nursery is not self._end.nursery:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
+
 
 @asynccontextmanager
 async def open_queue_controller(
-    queue: Queue, handlers: Mapping[str, Callable[[bytes], Awaitable[bytes]]]
+    queue: Queue,
+    registry: HandlerRegistry,
+    *,
+    on_disconnect: Callable[[DisconnectReason], None] | None = None,
+    goodbye: float = GOODBYE,
 ) -> AsyncGenerator[QueueController]:
-    """Wait for an executor's hello, and serve ``handlers``, by symbol name, until the block is left."""
-    end = QueueEnd(queue)
-    by_tag: dict[int, Callable[[bytes], Awaitable[bytes]]] = {}
-    opened = trio.Event()
+    """Wait for an executor's hello, and serve a registry's handlers until the block is left."""
+    end = QueueEnd(queue, goodbye)
+    handlers: dict[int, Handler] = {}
+    opened, over = trio.Event(), trio.Event()
     bootstraps: list[BootstrapInfo] = []
 
     def agreed(hello: Mapping[str, Any]) -> None:
+        handlers.update(registry.bind(hello["symbols"]))
         bootstraps.append(BootstrapInfo(**hello))
-        by_tag.update({tag: handlers[name] for name, tag in hello["symbols"].items() if name in handlers})
         opened.set()
 
-    async def serve(tag: int, args: bytes) -> bytes:
-        if tag not in by_tag:
+    async def serve(tag: int, args: bytes, _nested: bool) -> bytes:
+        if tag not in handlers:
             raise UnknownHandlerTagError(tag)
-        return await by_tag[tag](args)
+        return await handlers[tag].function(args)
 
     async def run() -> None:
-        await end.run({}, serve, agreed)
-        opened.set()
+        try:
+            reason = await end.run({}, serve, agreed)
+            if on_disconnect is not None:
+                on_disconnect(reason)
+        finally:
+            over.set()
+            opened.set()
 
+    failure: Exception | None = None  # raised when the nursery is closed, so that it is in no group
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
         await opened.wait()
-        if not bootstraps:
-            raise DisconnectedError(end.begin_disconnect(), Certainty.NOT_SENT)
-        yield QueueController(end, bootstraps[0])
+        if bootstraps:
+            try:
+                yield QueueController(end, bootstraps[0], over)
+            except Exception as exc:
+                failure = exc
+        else:
+            failure = DisconnectedError(end.begin_disconnect(), Certainty.NOT_SENT)
         end.begin_disconnect()
+    if failure is not None:
+        raise failure
 
 
 def open_queue(capacity: int = 16) -> tuple[Queue, Queue]:

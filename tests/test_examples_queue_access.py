@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +11,7 @@ import trio
 import trio.testing
 
 import orc_trio
+from examples_by_path import load
 from orc_trio import (
     BootstrapInfo,
     CallRefusedError,
@@ -27,18 +24,6 @@ from orc_trio import (
     WrapperFunctionError,
 )
 from orc_trio.wire import Message
-
-
-def load(name: str) -> ModuleType:
-    """Import one of the examples."""
-    path = Path(__file__).parents[1] / "examples" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 queue_access = load("queue_access")
 queue_transport = load("queue_transport")
@@ -100,7 +85,9 @@ async def attached(capacity: int = 16) -> AsyncGenerator[Rig]:
         closing = trio.Event()
 
         async def controller(task_status: trio.TaskStatus[None]) -> None:
-            async with queue_access.open_queue_controller(controller_end, {"ask": ask}) as rig.controller:
+            registry = orc_trio.HandlerRegistry()
+            registry.handler("ask")(ask)
+            async with queue_access.open_queue_controller(controller_end, registry) as rig.controller:
                 task_status.started()
                 await closing.wait()
 
@@ -273,7 +260,7 @@ async def test_both_hang_up_at_once(autojump_clock: trio.testing.MockClock) -> N
     one, other = queue_access.QueueEnd(first), queue_access.QueueEnd(second)
 
     async def run(end: Any, met: trio.Event) -> None:
-        async def serve(_tag: int, _args: bytes) -> bytes:
+        async def serve(_tag: int, _args: bytes, _nested: bool) -> bytes:
             raise AssertionError
 
         ends.append(await end.run({}, serve, lambda _hello: met.set()))
@@ -313,7 +300,7 @@ async def test_nonsense_ends_the_conversation() -> None:
             nursery.start_soon(session.attach, queue_access.QueueAccess(executor_end), bootstrap)
             await send.send(("hello", {}))
         await send.send("nonsense")
-        await send.send(("bye",))
+        await send.send(("bye", ""))
         end = await session.wait_detached()
     assert end.kind is DisconnectKind.PROTOCOL_VIOLATION
     assert "nonsense" in end.detail
@@ -325,7 +312,7 @@ async def test_a_refusal_crosses() -> None:
     one, other = queue_access.QueueEnd(first), queue_access.QueueEnd(second)
     met = trio.Event()
 
-    async def refuse(_tag: int, _args: bytes) -> bytes:
+    async def refuse(_tag: int, _args: bytes, _nested: bool) -> bytes:
         raise CallRefusedError("full")
 
     async with trio.open_nursery() as nursery:
