@@ -26,6 +26,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinxcontrib_trio",
     "bug_museum",
+    "conformance_checks",
     "guarantee_tests",
     "scoreboard_page",
     "state_machine",

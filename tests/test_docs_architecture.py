@@ -9,9 +9,14 @@ import re
 import pytest
 
 import orc_trio
+import orc_trio.testing
 from docs_blocks import DOCS
+from orc_trio.testing.conformance.runner import select
 
-PUBLIC = ["orc_trio", *(f"orc_trio.{name}" for name in ("abc", "wire", "protocol", "transports", "native", "tracing"))]
+PARTS = ("abc", "wire", "protocol", "transports", "native", "tracing", "testing")
+PUBLIC = ["orc_trio", *(f"orc_trio.{name}" for name in PARTS)]
+GENERATED = "orc_trio.testing.check_"
+"""What the directive `conformance-checks` describes."""
 
 
 def test_every_module_has_its_floor() -> None:
@@ -26,7 +31,16 @@ def test_every_public_name_is_in_the_reference(module: str) -> None:
     """What a public module exports is described in the reference."""
     described = {
         name.rpartition(".")[2]
-        for path in (DOCS / "reference").glob("*.rst")
+        for path in [*(DOCS / "reference").glob("*.rst"), DOCS / "explore.rst"]
         for name in re.findall(r"^\.\. auto\w+:: ([\w.]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert set(importlib.import_module(module).__all__) - described == set()
+    names = set(importlib.import_module(module).__all__)
+    assert {name for name in names - described if not f"{module}.{name}".startswith(GENERATED)} == set()
+
+
+def test_every_check_is_in_the_documentation() -> None:
+    """The checks of the conformance kit are described by the page, from their docstrings."""
+    page = (DOCS / "conformance.rst").read_text(encoding="utf-8")
+    assert "\n.. conformance-checks::\n" in page
+    names = {entry.function.__name__ for entry in select(())}
+    assert names <= set(orc_trio.testing.__all__)
