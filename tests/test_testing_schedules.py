@@ -35,6 +35,40 @@ def test_the_order_is_a_function_of_the_seed() -> None:
     assert len({tuple(one) for one, _ in runs}) == 20
 
 
+async def leave() -> list[int]:
+    """In which order tasks in one scope, and scopes with one deadline, are cancelled."""
+    order: list[int] = []
+
+    async def task(which: int, scope: trio.CancelScope) -> None:
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            order.append(which)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        with scope:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async with trio.open_nursery() as nursery:
+        for which in range(8):
+            nursery.start_soon(task, which, trio.CancelScope(deadline=trio.current_time() + 1))
+        for which in range(8, 16):
+            nursery.start_soon(task, which, trio.CancelScope())
+        await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    return order
+
+
+def test_the_order_of_cancellations_is_too() -> None:
+    """Wherever things are in memory, what is cancelled together is cancelled in the order that the seed gives."""
+    clutter, runs = [], []
+    for _ in range(4):
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        runs.append(run_scheduled(7, leave, clock=clock))
+        clutter += [object() for _ in range(len(clutter) + 1001)]
+    assert [sorted(run) for run in runs] == [list(range(16))] * 4
+    assert runs.count(runs[0]) == 4
+    assert run_scheduled(8, leave, clock=trio.testing.MockClock(autojump_threshold=0)) != runs[0]
+
+
 def test_of_two_whole_ends() -> None:
     """A conversation in memory takes the same course with the same seed."""
 

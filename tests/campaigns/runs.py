@@ -6,7 +6,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from campaigns.programs import SEEN, Side, Victim, be_controller, be_executor
 from campaigns.refine import RecordingPeer, ReplayedEnd, refine
 from campaigns.worlds import Draw
 from orc_trio.protocol import Role
+from orc_trio.testing import run_scheduled
 from orc_trio.testing._explore_oracle import ANSWERED, UNTOUCHED, Fate, require
 from orc_trio.wire import encode
 
@@ -45,32 +46,6 @@ def recorded() -> Iterator[list[RecordingPeer]]:
         yield peers
     finally:
         orc_trio.connection.Peer = original  # type: ignore[misc]
-
-
-def scheduled(seed: int, function: Any, *, instruments: Sequence[trio.abc.Instrument]) -> Any:
-    """Run Trio with an order of tasks that depends on the number alone, and time that jumps."""
-    run: Any = sys.modules["trio._core._run"]
-    before, state = run._ALLOW_DETERMINISTIC_SCHEDULING, run._r.getstate()
-    run._ALLOW_DETERMINISTIC_SCHEDULING = True
-    run._r.seed(seed)
-    # What is cancelled first, of those in one scope or with one deadline, depends on addresses: give them numbers.
-    dice = random.Random(seed)
-    numbers: dict[int, int] = {}
-    known: list[object] = []
-
-    def number(thing: object) -> int:
-        if id(thing) not in numbers:
-            numbers[id(thing)] = dice.getrandbits(60)
-            known.append(thing)
-        return numbers[id(thing)]
-
-    run.id = run.Task.__hash__ = run.CancelStatus.__hash__ = number
-    try:
-        return trio.run(function, clock=trio.testing.MockClock(autojump_threshold=0), instruments=instruments)
-    finally:
-        del run.id, run.Task.__hash__, run.CancelStatus.__hash__
-        run._ALLOW_DETERMINISTIC_SCHEDULING = before
-        run._r.setstate(state)
 
 
 def run_world(
@@ -116,7 +91,8 @@ def _run_world(drawn: Draw, seed: int, figures: Figures, victim: Victim) -> tupl
         os._exit(70)
 
     with recorded() as peers:
-        scheduled(seed, main, instruments=[victim] if victim.name else ())
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        run_scheduled(seed, main, clock=clock, instruments=[victim] if victim.name else ())
     check(drawn, {Role.CONTROLLER: (left, lanes[0]), Role.EXECUTOR: (right, lanes[1])}, peers, figures)
     return lanes
 

@@ -3,8 +3,10 @@
 Theory
 ------
 Trio runs what is ready in batches, and shuffles each.  Two private names of its scheduler make the order a function of
-a random generator's state; Hypothesis uses them for the same purpose.  They are touched here and nowhere else, and put
-back when the run is over.
+a random generator's state; Hypothesis uses them for the same purpose.  What is cancelled first, of the tasks in one
+scope and of the scopes with one deadline, is the order of a set, and of addresses: tasks and scopes are given numbers
+that the seed draws, as their hashes and their ``id``.  All this is touched here and nowhere else, and put back when
+the run is over.
 
 What the seed does not decide: the clock (use a `trio.testing.MockClock`), the kernel, threads, and everything else that
 comes from outside.  With memory streams and a mock clock a run is the same each time.
@@ -75,19 +77,39 @@ def deterministic(seed: int) -> Iterator[None]:
     switch, state = getattr(scheduler, _SWITCH), dice.getstate()
     setattr(scheduler, _SWITCH, True)
     dice.seed(seed)
+    scheduler.id = scheduler.Task.__hash__ = scheduler.CancelStatus.__hash__ = _numbering(seed)
     try:
         yield
     finally:
+        del scheduler.id, scheduler.Task.__hash__, scheduler.CancelStatus.__hash__
         setattr(scheduler, _SWITCH, switch)
         dice.setstate(state)
+
+
+def _numbering(seed: int) -> Callable[[object], int]:
+    """Gives everything a number, drawn when it is first asked for."""
+    dice = random.Random(seed)  # noqa: S311
+    numbers: dict[int, int] = {}
+    things: list[object] = []  # as long as these are there, no other thing has their addresses
+
+    def number(thing: object) -> int:
+        key = id(thing)
+        if key not in numbers:
+            numbers[key] = dice.getrandbits(60)
+            things.append(thing)
+        return numbers[key]
+
+    return number
 
 
 def _scheduler() -> tuple[Any, random.Random]:
     scheduler: Any = getattr(getattr(trio, "_core", None), "_run", None)
     dice = getattr(scheduler, _RANDOM, None)
-    if not isinstance(getattr(scheduler, _SWITCH, None), bool) or not isinstance(dice, random.Random):
+    switch = getattr(scheduler, _SWITCH, None)
+    known = all(hasattr(scheduler, name) for name in ("Task", "CancelStatus"))
+    if not (known and isinstance(switch, bool) and isinstance(dice, random.Random)):
         raise RuntimeError(
-            f"Trio {trio.__version__} has no trio._core._run.{_SWITCH} and {_RANDOM}: orc_trio.testing.schedules knows "
-            "no other way to decide the order of tasks"
+            f"Trio {trio.__version__} has no trio._core._run.{_SWITCH}, {_RANDOM}, Task and CancelStatus: "
+            "orc_trio.testing.schedules knows no other way to decide the order of tasks"
         )
     return scheduler, dice
