@@ -571,7 +571,7 @@ async def test_deep_recursion_with_one_ordinary_call(kind: str) -> None:
 
     async with connected_ends(kind, wrappers={"down": down}, handlers={"up": up}, limits=ONE) as ends:
         tag = ends.symbols["up"]
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             assert await ends.call("down", b"200") == b"bottom"
 
 
@@ -587,7 +587,7 @@ async def test_deep_recursion_through_threads() -> None:
 
     async with connected_ends("unix", threaded={"down": down}, handlers={"up": up}, limits=ONE) as ends:
         tag, portal = ends.symbols["up"], ends.session.thread_portal()
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             assert await ends.call("down", b"100") == b"bottom"
 
 
