@@ -370,6 +370,9 @@ def test_a_soft_stop_refuses_and_serves() -> None:
     controller.respond(called_back.call, Value(b"back"))
     deliver(controller, executor)
     assert nested.outcome == Value(b"back")
+    assert not executor.finished  # whether everything has arrived there, is not known yet
+    deliver(executor, controller)
+    deliver(controller, executor)
     assert executor.finished
 
 
@@ -381,8 +384,7 @@ def test_a_refused_call_is_not_dispatched() -> None:
     assert not peer.finished
     peer.receive(Message(Opcode.CALL, 5, payload=b"cd"))
     assert received(peer) == []
-    assert [message.opcode for message in peer.take()] == [Opcode.RESULT]
-    assert peer.finished
+    assert [message.opcode for message in peer.take()] == [Opcode.PING, Opcode.RESULT]
     peer.latch(HANG_UP)
     (hang_up,) = peer.take()
     assert hang_up.aux == 0
@@ -396,6 +398,39 @@ def test_a_cancel_for_a_refused_call_is_absorbed() -> None:
     peer.receive(Message(Opcode.CANCEL, 1))
     peer.take()
     peer.receive(Message(Opcode.CANCEL, 1))
+    assert peer.cause is None
+    assert peer.statistics().served_calls == 0
+
+
+def test_it_is_finished_when_the_peer_has_everything() -> None:
+    """G12: a pong that was asked for after the last result says so; one asked for before does not."""
+    peer = running()
+    peer.receive(Message(Opcode.CALL, 1))
+    (call,) = received(peer)
+    assert peer.ping() == 1  # somebody else's
+    peer.finish()
+    peer.respond(call, Value(b"answer"))
+    assert [message.opcode for message in peer.take()] == [Opcode.PING, Opcode.RESULT]
+    peer.receive(Message(Opcode.PONG, aux=1))
+    assert not peer.finished
+    assert [message[::3] for message in peer.take()] == [(Opcode.PING, 2)]
+    # A nested call, from a chain that goes by other connections, comes before its pong.
+    peer.receive(Message(Opcode.NESTED_CALL, 2))
+    (nested,) = received(peer)
+    peer.respond(nested, Value(b"another"))
+    assert [message.opcode for message in peer.take()] == [Opcode.RESULT]
+    peer.receive(Message(Opcode.PONG, aux=2))
+    assert not peer.finished
+    assert [message[::3] for message in peer.take()] == [(Opcode.PING, 3)]
+    peer.receive(Message(Opcode.PONG, aux=3))
+    assert peer.finished
+    # And one more, in the last moment.
+    last = peer.call(9, b"", nested=True)
+    assert not peer.finished
+    peer.cancel(last)
+    assert not peer.finished
+    assert [message[::3] for message in peer.take()] == [(Opcode.PING, 4)]
+    peer.receive(Message(Opcode.PONG, aux=4))
     assert peer.finished
 
 

@@ -22,7 +22,7 @@ from harness import (
 )
 from orc_trio import CallRefusedError, Certainty, DisconnectedError, DisconnectKind, SessionState
 from orc_trio.protocol import Role
-from orc_trio.wire import Opcode
+from orc_trio.wire import Message, Opcode
 from session_fakes import LOCAL, FakeAccess, Recorder, attached
 
 ENDS = ["controller", "session"]
@@ -288,7 +288,13 @@ async def test_it_ends_when_only_one_that_was_not_sent_is_left(autojump_clock: t
                 async with trio.open_nursery() as callers:
                     callers.start_soon(controller.call_wrapper, 1, b"")
                     scope.cancel()
-            nursery.start_soon(raw.goodbye)
+
+            @nursery.start_soon
+            async def answer() -> None:
+                ping = await raw.expect(Opcode.PING)
+                await raw.send(Message(Opcode.PONG, aux=ping.aux))
+                await raw.goodbye()
+
             assert await controller.disconnect(finish_within=50) == LOCAL
             assert trio.current_time() == before
 

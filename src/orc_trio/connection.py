@@ -116,7 +116,7 @@ class Connection:
         self._agreed = trio.Event()
         self._stopping = trio.Event()  # softly, or because the latch has fallen
         self._finishing = trio.CancelScope()
-        self._finished = trio.Event()  # a soft stop has nothing to wait for any more
+        self._finished = trio.Event()  # a soft stop may have nothing to wait for any more
         self._latched = trio.Event()
         self._latch_time = math.inf
         self._pumps = Pumps(
@@ -322,8 +322,10 @@ class Connection:
             nursery.start_soon(self._check_liveness, self._limits.liveness_timeout, name="orc_trio liveness check")
         await self._stopping.wait()
         with self._finishing:
-            await self._finished.wait()
-        self.latch(_LOCAL_HANGUP if self._finished.is_set() else self._unfinished())
+            while self._peer.open and not self._peer.finished:  # in the step of the latch: a nested call may come
+                self._finished = trio.Event()
+                await self._finished.wait()
+        self.latch(_LOCAL_HANGUP if self._peer.finished else self._unfinished())
 
     def _unfinished(self) -> DisconnectReason:
         found = self._peer.statistics()

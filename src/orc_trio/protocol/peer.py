@@ -100,6 +100,8 @@ class Peer:
         self._served = ServedCalls(self.limits)
         self._results_arriving = Assemblies()
         self._pings = Pings()
+        self._probe = 0  # the ping that asks whether everything has arrived; 0: none is out
+        self._all_arrived = False
         self._hang_up_taken = False
         self._peer_hung_up = False
         self._outbox.put(Message(Opcode.SETUP, payload=encode_setup(setup or Setup.of(role, self.limits))))
@@ -141,6 +143,7 @@ class Peer:
             raise MessageTooLargeError(len(payload), self.limits.max_message)
         call = OutboundCall(tag, payload, len(payload), nested, deadline)
         self._pending.submit(call)
+        self._probe, self._all_arrived = 0, False
         return call
 
     def cancel(self, call: OutboundCall) -> None:
@@ -148,9 +151,11 @@ class Peer:
         match call.state:
             case OutboundState.WAITING:
                 self._pending.leave(call)
+                self._ask_whether_all_arrived()
             case OutboundState.QUEUED:
                 self._outbox.remove(call)
                 self._pending.leave(call)
+                self._ask_whether_all_arrived()
             case OutboundState.SENT:
                 call.state = OutboundState.ABANDONED
                 self._results_arriving.discard(call.seq)
@@ -241,6 +246,7 @@ class Peer:
                     self._hang_up_taken = True
             messages.append(message)
             size += len(message.payload) + 64
+        self._ask_whether_all_arrived()
         return messages
 
     # Receiving
@@ -294,6 +300,7 @@ class Peer:
             self._queue_result(call, Refused(FINISHING))
             return
         self._served.dispatch(call)
+        self._probe, self._all_arrived = 0, False
         self._events.append(CallReceived(call))
 
     def _on_cancel(self, message: Message) -> None:
@@ -319,10 +326,12 @@ class Peer:
             # G5: nobody waits for it, and of one in parts the bytes were not kept.
             self._pending.free(call)
             call.state = OutboundState.SETTLED
+            self._ask_whether_all_arrived()
             return
         outcome = decode_result(message.aux, payload)
         self._pending.free(call)
         self._settle(call, outcome)
+        self._ask_whether_all_arrived()
 
     def _on_part(self, message: Message) -> None:
         if message.tag == PartOf.CALL:
@@ -346,6 +355,10 @@ class Peer:
     def _on_pong(self, message: Message) -> None:
         _expect_empty(message)
         self._pings.answered(message)
+        if message.aux == self._probe:
+            self._probe = 0
+            self._all_arrived = not self._in_flight
+        self._ask_whether_all_arrived()
         self._events.append(PongReceived(message.aux))
 
     # The end
@@ -365,12 +378,23 @@ class Peer:
         """
         if self.state is not PeerState.FINISHING:
             self.state = next_state(self.state, Trigger.FINISH)
+            self._ask_whether_all_arrived()
 
     @property
     def finished(self) -> bool:
-        """Whether this end stops softly and no call is in flight, in either direction: each has had its result."""
-        in_flight = len(self._pending) + self._pending.waiting + len(self._served)
-        return self.state is PeerState.FINISHING and not in_flight
+        """Whether this end stops softly, and no call is in flight: each has had its result, and the peer has it."""
+        return self.state is PeerState.FINISHING and self._all_arrived and not self._in_flight
+
+    @property
+    def _in_flight(self) -> bool:
+        return bool(len(self._pending) or self._pending.waiting or len(self._served))
+
+    def _ask_whether_all_arrived(self) -> None:
+        # A pong says that all has arrived which was sent before its ping, and brings all that was sent before it.
+        asked = self._probe or self._all_arrived
+        if self.state is PeerState.FINISHING and not (self._in_flight or asked) and (message := self._pings.ping()):
+            self._probe = message.aux
+            self._outbox.put(message)
 
     def latch(self, cause: DisconnectReason, *, watermark: int | None = None) -> DisconnectReason:
         """Stop being open, for this cause; nothing happens if the latch has fallen already.

@@ -18,7 +18,8 @@ Rules
 * *Machine steps* are those that happen by themselves: sending, receiving, handlers that answer, closing.  A state
   without one must be quiet: every call settled, and both ends open or both over.  And from every state a quiet one is
   reached by machine steps alone: no livelock, no deadlock.
-* A soft stop cuts nothing off: in a world where nothing else ends the connection, no call's fate is unknown.
+* A soft stop cuts nothing off: in a world where nothing else ends the connection, no call's fate is unknown; and it
+  hangs up when every result has arrived.
 * If the channel is not cut and nobody gives up, an orderly end is heard: a stream that ends before its hang-up is a
   violation (G16).
 
@@ -43,7 +44,7 @@ from orc_trio.testing._explore_oracle import Violation
 from orc_trio.testing._explore_states import BROKEN, ENDED, OPEN, Ends, Wires, pack, unpack
 from orc_trio.testing.explore_plan import World
 from orc_trio.testing.explore_report import Counterexample, Line
-from orc_trio.wire.messages import Message, Opcode
+from orc_trio.wire.messages import Message, Opcode, ResultKind
 
 __all__ = ["Exploration", "explore_world"]
 
@@ -274,6 +275,8 @@ class _Explorer:
             messages, status = self._wires[ends_and_wires[inward]]
             argument = messages[:which]
             ends_and_wires[inward] = self._wires.add(messages[which:], status)
+        if what == "hang up" and any(map(_answers, self._wires[ends_and_wires[outward]][0])):
+            raise Violation("G12: finished, but a result is still on its way")
         end, sent, closed = self._do(ends_and_wires[side], what, argument)
         ends_and_wires[side] = end
         messages, status = self._wires[ends_and_wires[outward]]
@@ -385,6 +388,11 @@ class _Found(Exception):
 
     def __init__(self, state: int, step: Step | None, law: str) -> None:
         self.state, self.step, self.law = state, step, law
+
+
+def _answers(message: Message) -> bool:
+    """Whether it is the result of a call that a handler had."""
+    return message.opcode == Opcode.RESULT and message.aux != ResultKind.REFUSED
 
 
 def _first(bits: int) -> str:
