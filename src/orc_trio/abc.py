@@ -31,7 +31,8 @@ class MessageTransport(ABC):
     `trio.BrokenResourceError` if the other end or the channel is gone, `trio.ClosedResourceError` after `aclose`.
 
     Attributes:
-        max_payload: The largest payload `receive` accepts, in bytes.  Set by the connection before it begins.
+        max_payload: The largest payload `receive` accepts, in bytes.  Set by the connection before it begins, and
+            lowered when both ends have agreed.
         activity: Counts signs of life: grows whenever any bytes came in or went out.
     """
 

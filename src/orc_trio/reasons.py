@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import enum
 import signal
+import traceback
 from typing import Final
 
 import attrs
 
-__all__ = ["OWN_ENDS", "Certainty", "DisconnectKind", "DisconnectReason", "cause_of"]
+__all__ = ["OWN_ENDS", "Certainty", "DisconnectKind", "DisconnectReason", "cause_of", "describe_error"]
 
 
 class DisconnectKind(enum.Enum):
@@ -113,6 +114,11 @@ def cause_of(end: DisconnectReason) -> DisconnectReason:
     if end.kind is DisconnectKind.DRAIN_TIMEOUT and end.cause is not None:
         return attrs.evolve(end.cause, exit_status=end.exit_status)
     return end
+
+
+def describe_error(exc: BaseException) -> str:
+    """One line of text for an exception, whatever is wrong with it."""
+    return traceback.format_exception_only(exc)[0].splitlines()[0]
 
 
 def describe_exit_status(status: int) -> str:

@@ -143,8 +143,8 @@ class HandlerRegistry:
             tag = symbols.get(name)
             if tag is None:
                 continue
-            if tag in bound:
-                raise LocalProtocolError(f"handlers {bound[tag].name!r} and {name!r} have the same tag {tag:#x}")
+            if tag in bound:  # G9: the executor is told of this, so it says nothing that only the controller knows
+                raise LocalProtocolError(f"the symbol {name!r} has the tag {tag:#x}, as another handler has")
             bound[tag] = named.handler
         return bound
 
@@ -244,4 +244,4 @@ def _check_address(address: object) -> None:
 
 
 def _name_of(function: Function) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)
+    return getattr(function, "__qualname__", None) or type(function).__qualname__  # no repr: it may show anything

@@ -70,6 +70,7 @@ class StreamTransport(MessageTransport):
             Loses nothing.
         """
         decoder = self._decoder = self._decoder or FrameDecoder(self.max_payload)
+        decoder.max_payload = self.max_payload
         try:
             if not self._garbage:
                 decoder.raise_pending()

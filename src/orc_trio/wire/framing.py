@@ -127,7 +127,7 @@ class FrameDecoder:
             return []
         self._own = self._own_head = None
         try:
-            message = Message(*head, own) if head is not None else self._walk(bytes(own), 0, len(own))
+            message = Message(*head, own) if head is not None else self._walk(own, 0, len(own))
         except RemoteProtocolError as exc:
             self._error = exc
             raise
@@ -236,12 +236,13 @@ class FrameDecoder:
             raise RemoteProtocolError(f"a message of {length} bytes is over the limit of {self._limit()} bytes")
         return after + length
 
-    def _walk(self, data: bytes, at: int, stop: int) -> Message:
+    def _walk(self, data: bytes | memoryview, at: int, stop: int) -> Message:
         """Read one complete frame whose heads have any definite width."""
         _, _, at = _read_head(data, at)
         major, count, after = _read_head(data, at, stop)
         if major != _ARRAY or count != 5:
-            raise RemoteProtocolError(f"not an orc_trio message: {data[at : at + 16]!r} is not a CBOR array of five")
+            shown = bytes(data[at : at + 16])
+            raise RemoteProtocolError(f"not an orc_trio message: {shown!r} is not a CBOR array of five")
         at = after
         numbers = []
         for name in ("opcode", "sequence number", "tag", "aux"):
@@ -258,7 +259,7 @@ class FrameDecoder:
         return Message(numbers[0], numbers[1], numbers[2], numbers[3], data[at:stop])
 
 
-def _read_head(data: bytes, at: int, stop: int | None = None) -> tuple[int, int | None, int]:
+def _read_head(data: bytes | memoryview, at: int, stop: int | None = None) -> tuple[int, int | None, int]:
     """Read one CBOR head.
 
     Returns:
