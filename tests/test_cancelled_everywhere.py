@@ -341,6 +341,7 @@ COVERED = {
     "StreamControllerAccess.call_controller": CAMPAIGN,
     "StreamControllerAccess.run": CAMPAIGN,
     "ProcessTransport.aclose": test_open_executor_process,
+    "ProcessTransport.send": test_open_executor_process,
     "ProcessTransport.receive": test_open_executor_process,
     "ProcessTransport.watch": test_open_executor_process,
     "open_executor_process": test_open_executor_process,

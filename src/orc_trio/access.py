@@ -7,6 +7,7 @@ import trio
 from orc_trio.abc import AccessHost, ControllerAccess, MessageTransport
 from orc_trio.connection import Connection
 from orc_trio.exceptions import LocalProtocolError, NoControllerError
+from orc_trio.interrupts import uninterrupted
 from orc_trio.protocol import Limits, Role, Setup
 from orc_trio.reasons import DisconnectKind, DisconnectReason
 from orc_trio.registry import Buffer
@@ -39,6 +40,7 @@ class StreamControllerAccess(ControllerAccess):
         self._connection: Connection | None = None
         self._early: DisconnectReason | None = None
 
+    @uninterrupted
     async def run(self, host: AccessHost) -> DisconnectReason:
         """Connect, serve, and return when it is over; see `ControllerAccess.run`.
 

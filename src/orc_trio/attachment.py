@@ -23,7 +23,8 @@ from orc_trio.abc import ControllerAccess
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.dispatch import Dispatcher
 from orc_trio.exceptions import CallRefusedError, DisconnectedError
-from orc_trio.reasons import OWN_ENDS, Certainty, DisconnectKind, DisconnectReason, cause_of
+from orc_trio.interrupts import interruptible_async
+from orc_trio.reasons import OWN_ENDS, Certainty, DisconnectKind, DisconnectReason, cause_of, describe_error
 
 __all__ = ["Attachment"]
 
@@ -175,7 +176,7 @@ class Attachment:
         end: object = None
         try:
             with self._scope:
-                end = await self.access.run(self)
+                end = await interruptible_async(lambda: self.access.run(self))
                 if not isinstance(end, DisconnectReason):
                     raise TypeError(f"a controller access must return how it ended, not {end!r}")
         except BaseException as exc:  # noqa: ASYNC103
@@ -185,7 +186,7 @@ class Attachment:
             if self._error is None:
                 _log.warning("orc_trio: %s", detail)
             else:
-                detail = f"{type(self._error).__name__}: {self._error}"
+                detail = describe_error(self._error)
             end = self.begin_disconnect(DisconnectReason(DisconnectKind.INTERNAL_ERROR, detail))
         self.end = end if self._was_connected else _not_connected(end)
 

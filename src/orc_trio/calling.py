@@ -3,8 +3,8 @@
 Rules
 -----
 * Between the check that the connection is open and the wait there is no checkpoint (G2).
-* A caller that is cancelled is released at once, and the protocol core is told in that step (G5).  If the call has
-  settled in the same step, the outcome wins: the core has let go of it.
+* A caller that is cancelled is released at once, and the protocol core is told in that step (G5).  If the call was
+  answered in the same step, the answer wins; if the end has failed it, the cancellation does.
 * While it waits, nothing here holds a copy of the payload (G8).
 """
 
@@ -16,14 +16,16 @@ from collections.abc import Callable
 import trio
 
 from orc_trio.dispatch import as_bytes
+from orc_trio.interrupts import uninterrupted
 from orc_trio.nesting import serving
-from orc_trio.protocol import Peer
+from orc_trio.protocol import Disconnected, Peer
 from orc_trio.protocol.outcomes import unwrap
 from orc_trio.registry import Buffer
 
 __all__ = ["make_call"]
 
 
+@uninterrupted
 async def make_call(
     peer: Peer, tag: int, args: Buffer, *, zero_copy: bool, changed: Callable[[], None]
 ) -> bytes | memoryview:
@@ -60,11 +62,12 @@ async def make_call(
     call.waiter = trio.lowlevel.current_task()
 
     def abandon(_raise_cancel: object) -> trio.lowlevel.Abort:
-        if call.outcome is not None:
+        if call.outcome is not None and not isinstance(call.outcome, Disconnected):
             return trio.lowlevel.Abort.FAILED  # settled a moment ago, in the same step: it is about to be woken
         call.waiter = None  # what stays is a tombstone: it must not hold on to the task
-        peer.cancel(call)
-        changed()
+        if call.outcome is None:
+            peer.cancel(call)
+            changed()
         return trio.lowlevel.Abort.SUCCEEDED
 
     await trio.lowlevel.wait_task_rescheduled(abandon)

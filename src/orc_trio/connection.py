@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import logging
 import math
-import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias, assert_never
@@ -41,10 +41,11 @@ import trio
 
 from orc_trio.abc import MessageTransport
 from orc_trio.calling import make_call
-from orc_trio.exceptions import LocalProtocolError
+from orc_trio.exceptions import LocalProtocolError, WrapperFunctionError
 from orc_trio.handlers import Answer, HandlerTasks, Serve
+from orc_trio.interrupts import uninterrupted
 from orc_trio.liveness import wait_for_silence
-from orc_trio.nesting import descends_from, for_thread, serving
+from orc_trio.nesting import descends_from, for_thread, serves
 from orc_trio.protocol import (
     Agreed,
     CallReceived,
@@ -63,7 +64,7 @@ from orc_trio.protocol import (
 )
 from orc_trio.protocol.limits import check_seconds
 from orc_trio.pumps import TRANSPORT_ERRORS, Pumps
-from orc_trio.reasons import DisconnectKind, DisconnectReason
+from orc_trio.reasons import DisconnectKind, DisconnectReason, describe_error
 from orc_trio.registry import Buffer
 from orc_trio.statistics import ConnectionStatistics
 
@@ -168,7 +169,11 @@ class Connection:
         Cancellation:
             The caller is released at once; the peer is told (G5).
         """
-        return await make_call(self._peer, tag, args, zero_copy=zero_copy, changed=self._changed)
+        try:
+            return await make_call(self._peer, tag, args, zero_copy=zero_copy, changed=self._changed)
+        except WrapperFunctionError as exc:
+            exc._origin = weakref.ref(self)  # G9: not to be passed on to another peer by accident
+            raise
 
     def _changed(self) -> None:
         """There is something to send, or nothing in flight any more."""
@@ -178,6 +183,7 @@ class Connection:
 
     # The end
 
+    @uninterrupted
     def latch(self, reason: DisconnectReason = _LOCAL_HANGUP) -> DisconnectReason:
         """Stop being open, now (G14).  Nothing happens if that was done before.
 
@@ -191,6 +197,7 @@ class Connection:
         self._act()
         return cause
 
+    @uninterrupted
     def finish(self, within: float) -> DisconnectReason:
         """Stop softly: refuse new calls, let those in flight finish, then latch.  An end that is not open latches now.
 
@@ -211,11 +218,11 @@ class Connection:
 
     def cannot_wait(self) -> bool:
         """Whether the current task (or the thread it works for) is one the end waits for."""
-        mark = serving()
-        return (for_thread() and mark is not None and mark.by is self) or descends_from(self._nursery)
+        return (for_thread() and serves(self)) or descends_from(self._nursery)
 
     # Life
 
+    @uninterrupted
     async def run(self) -> DisconnectReason:
         """Connect, serve, and return when it is over.
 
@@ -241,7 +248,7 @@ class Connection:
             self._fix_end(False)
             return self._result(None)
         cancelled: trio.Cancelled | None = None
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(self._live, name="orc_trio connection")
             try:
                 await self._latched.wait()
@@ -266,11 +273,12 @@ class Connection:
         assert self.end is not None
         return self.end
 
+    @uninterrupted
     async def _live(self) -> None:
         timed_out = False
         with trio.CancelScope(shield=True):
             try:
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery(strict_exception_groups=True) as nursery:
                     self._begin(nursery)
                     await self._until_latched(nursery)
                     bound = self._latch_time + self._limits.drain_timeout
@@ -332,6 +340,7 @@ class Connection:
         counts = f"{found.pending_calls + found.waiting_calls} calls made here, {found.served_calls} served here"
         return DisconnectReason(DisconnectKind.LOCAL_HANGUP, f"not finished in time: {counts}")
 
+    @uninterrupted
     async def _check_liveness(self, bound: float) -> None:
         await wait_for_silence(bound, alive=self._pumps.alive, ping=self._ping, over=self._latched)
         self.latch(DisconnectReason(DisconnectKind.LIVENESS_TIMEOUT, f"no sign of life within {bound:g} s"))
@@ -349,8 +358,7 @@ class Connection:
     def _fail(self, exc: BaseException) -> None:
         """What ends the connection and goes to its owner."""
         self._failures.append(exc)
-        text = traceback.format_exception_only(exc)[0].splitlines()[0]
-        self.latch(DisconnectReason(DisconnectKind.INTERNAL_ERROR, text))
+        self.latch(DisconnectReason(DisconnectKind.INTERNAL_ERROR, describe_error(exc)))
 
     def _respond(self, call: InboundCall, answer: Answer) -> bool:
         accepted = self._peer.respond(call, answer)
@@ -377,7 +385,8 @@ class Connection:
     def _act_on(self, event: Event) -> None:
         match event:
             case CallSettled(call):
-                trio.lowlevel.reschedule(call.waiter)
+                if call.waiter is not None:  # None: cancelled in the same step, see `orc_trio.calling`
+                    trio.lowlevel.reschedule(call.waiter)
             case CallReceived(call):
                 assert self._nursery is not None
                 self._handlers.start(call, self._nursery)
@@ -386,6 +395,7 @@ class Connection:
             case ResultAccepted(call):
                 self._handlers.room(call)
             case Agreed(setup):
+                self._transport.max_payload = self._peer.limits.max_message  # G25: never more than was agreed
                 try:
                     self._on_agreed(setup)
                 except LocalProtocolError as exc:

@@ -25,6 +25,7 @@ from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.connection import Connection
 from orc_trio.dispatch import Dispatcher
 from orc_trio.exceptions import DisconnectedError, NoControllerError
+from orc_trio.interrupts import interruptible, uninterrupted
 from orc_trio.ownership import alongside, only_cancelled, raise_all
 from orc_trio.protocol import Limits, Role, Setup
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason, cause_of
@@ -204,7 +205,8 @@ class Controller:
             failures.append(exc)
         try:
             if self._on_disconnect is not None and self._connection.end is not None:
-                self._on_disconnect(self._connection.end)
+                on_disconnect, end = self._on_disconnect, self._connection.end
+                interruptible(lambda: on_disconnect(end))
         except BaseException as exc:  # noqa: ASYNC103
             failures = [*(failure for failure in failures if not isinstance(failure, trio.Cancelled)), exc]
         self._over.set()
@@ -224,6 +226,7 @@ class Controller:
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_controller(
     stream_or_transport: trio.abc.Stream | MessageTransport,
     registry: HandlerRegistry,

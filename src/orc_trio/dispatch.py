@@ -7,20 +7,20 @@ Rules
   its late result is dropped (G13).  The keepalive is its thread's, so that what it executes is not torn down under it.
 * Nested calls take no token of the thread limiter (G7): a chain of calls through threads ends at any limit.
 * Whatever a function returns that is not ``bytes`` is copied: a caller must not see later changes.
-* What a function lets escape of a call that *it* made (nothing is there, refused before it started) says nothing about
-  the call it serves, which did start: to its caller it has failed, like any other (G4, G9).
+* What a function lets escape of a call that *it* made (nothing is there, refused before it started; an error that came
+  from another peer) says nothing about the call it serves: to its caller it has failed, like any other (G4, G9).
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 import trio
 
-from orc_trio.exceptions import CallRefusedError, UnknownHandlerTagError
-from orc_trio.nesting import started
+from orc_trio.exceptions import CallRefusedError, UnknownHandlerTagError, WrapperFunctionError
+from orc_trio.interrupts import interruptible_async
+from orc_trio.nesting import enter_for_thread, serving, started
 from orc_trio.registry import Buffer, Handler
 
 __all__ = ["Dispatcher", "as_bytes"]
@@ -108,6 +108,11 @@ class Dispatcher:
                 result = await self._in_thread(handler, args, keepalive, nested)
             else:
                 result = await self._in_task(handler, args, keepalive)
+        except WrapperFunctionError as exc:
+            mark = serving()
+            if exc._origin is None or (mark is not None and exc._origin() is mark.by):
+                raise
+            raise RuntimeError(f"{handler.name} let the answer of another connection escape") from exc
         except (UnknownHandlerTagError, CallRefusedError) as exc:
             raise RuntimeError(f"{handler.name} let the failure of a call that it made escape") from exc
         return as_bytes(result, f"what {handler.name} returns")
@@ -120,10 +125,10 @@ class Dispatcher:
             self._running[key] = handler.name
             started()
             try:
-                answer = handler.function(args)
-                return (await answer) if inspect.isawaitable(answer) else answer  # noqa: ASYNC910
+                answer: Buffer = await interruptible_async(lambda: handler.function(args))
             finally:
                 del self._running[key]
+        return answer
 
     async def _in_thread(
         self, handler: Handler, args: bytes | memoryview, keepalive: AbstractContextManager[object], nested: bool
@@ -144,6 +149,7 @@ class Dispatcher:
                 ticket.pop()
             except IndexError:
                 return b""  # G13: let go before it started, so it does not start
+            enter_for_thread()
             started()
             try:
                 return handler.function(args)  # type: ignore[return-value]

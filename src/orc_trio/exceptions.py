@@ -21,6 +21,8 @@ that calls us, the second a bug (or an attack) at the other end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from orc_trio.reasons import Certainty, DisconnectReason
 
 __all__ = [
@@ -68,12 +70,15 @@ class WrapperFunctionError(OrcError):
     """An out-of-band error: the function answered with an error instead of bytes (G10).
 
     Raised by a handler or wrapper function on purpose, it carries its message to the caller at the other end.  Any
-    *other* exception arrives there as ``HandlerFailed`` with no details (G9).
+    *other* exception arrives there as ``HandlerFailed`` with no details (G9); so does one that the function got from a
+    call on *another* connection and let escape: to pass that on, raise a new one.
 
     Attributes:
         remote_type: A short name a program can compare, for example ``"DeadlineExceeded"``.
         message: Text for people.
     """
+
+    _origin: Callable[[], object] | None = None  # a weak reference to the connection it came by
 
     def __init__(self, remote_type: str, message: str = "") -> None:
         super().__init__(remote_type, message)

@@ -35,6 +35,7 @@ from orc_trio import lifeline
 from orc_trio.access import StreamControllerAccess
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.exceptions import ConnectionSpecError, DisconnectedError
+from orc_trio.interrupts import interruptible_async, uninterrupted
 from orc_trio.protocol import Limits
 from orc_trio.reasons import DisconnectReason
 from orc_trio.session import Session, open_session
@@ -47,6 +48,7 @@ Prepare: TypeAlias = Callable[[Session, BootstrapInfo], Awaitable[object] | obje
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_attached_session(
     prepare: Prepare,
     spec: ConnectionSpec | str | None = None,
@@ -97,9 +99,7 @@ async def open_attached_session(
         open_session(service_timeout=service_timeout) as session,
     ):
         bootstrap = BootstrapInfo.for_session(session)
-        prepared = prepare(session, bootstrap)
-        if isinstance(prepared, Awaitable):
-            await prepared
+        await interruptible_async(lambda: prepare(session, bootstrap))
         await session.attach(StreamControllerAccess(transport, limits=limits, identity=identity), bootstrap)
         yield session
 

@@ -30,6 +30,7 @@ from orc_trio.exceptions import (
     UnknownHandlerTagError,
     WrapperFunctionError,
 )
+from orc_trio.interrupts import uninterrupted
 from orc_trio.nesting import Serving, enter
 from orc_trio.protocol import Cancelled, Failed, InboundCall, Refused, Value
 from orc_trio.protocol.outcomes import DEADLINE_EXCEEDED, HANDLER_FAILED, UNKNOWN_TAG
@@ -122,6 +123,7 @@ class HandlerTasks:
             self._idle = trio.Event()
             await self._idle.wait()
 
+    @uninterrupted
     async def _run(self, call: InboundCall) -> None:  # noqa: ASYNC910
         try:
             await self._answer(call, self._handlers[call])

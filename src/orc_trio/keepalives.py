@@ -22,7 +22,8 @@ import attrs
 import trio
 
 from orc_trio.exceptions import CallRefusedError, KeepaliveDeniedError
-from orc_trio.nesting import for_thread, is_within
+from orc_trio.interrupts import uninterrupted
+from orc_trio.nesting import enter_for_thread, for_thread, is_within
 
 __all__ = ["Keepalive", "Keepalives"]
 
@@ -48,6 +49,7 @@ class Keepalive:
     _taker: trio.lowlevel.Task | None = None
     _released: bool = False
 
+    @uninterrupted
     def release(self) -> None:
         """Give it back.  From any thread, also after the Trio run has ended; more than once is the same as once."""
         if not self._released:
@@ -80,6 +82,7 @@ class Keepalives:
         with self._lock:
             return tuple(token.name for token in self._tokens)
 
+    @uninterrupted
     def acquire(self, name: str) -> Keepalive:
         """Take a token.
 
@@ -87,6 +90,8 @@ class Keepalives:
             KeepaliveDeniedError: A shutdown was requested.
         """
         token = Keepalive(name, self, _this_task())
+        if not trio.lowlevel.in_trio_run():
+            enter_for_thread()
         with self._lock:
             if self._denied:
                 raise KeepaliveDeniedError("the session is shutting down")
@@ -105,12 +110,14 @@ class Keepalives:
         except KeepaliveDeniedError as exc:
             raise CallRefusedError(str(exc)) from None
 
+    @uninterrupted
     def uncounted(self) -> Keepalive:
         """A token that nobody waits for: it marks what the session itself runs as unable to wait for it."""
         token = Keepalive("", self, _this_task())
         _held.set((*_held_now(), token))
         return token
 
+    @uninterrupted
     def deny(self) -> None:
         """Give no more."""
         with self._lock:

@@ -46,6 +46,7 @@ from orc_trio import lifeline
 from orc_trio.abc import MessageTransport
 from orc_trio.controller import Controller, OnDisconnect
 from orc_trio.exceptions import DisconnectedError
+from orc_trio.interrupts import uninterrupted
 from orc_trio.ownership import alongside
 from orc_trio.protocol import Limits
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
@@ -113,6 +114,24 @@ class ProcessTransport(StreamTransport):
     def stop_watching(self, _why: BaseException | None = None) -> None:
         """Have `watch` return."""
         self._watching.cancel()
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Send messages, in order; see `MessageTransport.send`.
+
+        Raises:
+            trio.BrokenResourceError: They cannot be sent.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            May leave a message half sent.
+        """
+        try:
+            await super().send(messages)
+        except trio.Cancelled:
+            self._given_up = True
+            raise
 
     async def receive(self) -> Sequence[Message]:
         """Wait for messages; see `MessageTransport.receive`.  At the end of the stream, also for the exit status.
@@ -204,6 +223,7 @@ class ExecutorProcess(Controller):
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_executor_process(
     command: Sequence[Argument],
     registry: HandlerRegistry,
@@ -268,6 +288,10 @@ async def open_executor_process(
             if on_disconnect is not None:
                 on_disconnect(reason)
             raise DisconnectedError(reason, Certainty.NOT_SENT) from exc
+        except trio.Cancelled:
+            if on_disconnect is not None:
+                on_disconnect(DisconnectReason(DisconnectKind.OWNER_CANCELLED, "before the process was started"))
+            raise
         transport = ProcessTransport(stream, process, grace)
         connected = False
         try:
@@ -289,6 +313,7 @@ async def open_executor_process(
                             await pipe.aclose()
 
 
+@uninterrupted
 async def _start(
     arguments: list[str | bytes],
     lifelines: contextlib.ExitStack,

@@ -6,6 +6,7 @@ Rules
   they carry it too, and so does what they do through a thread portal.
 * Who waits for a disconnect is decided by task ancestry, not by the mark: a task that a handler started elsewhere has
   inherited the mark, and can wait.  Only for a thread, which has no ancestry, the mark decides.
+* A connection may be opened inside a handler of another one: then who serves its calls serves the other's too.
 * The mark counts only while its call is being served: a task that outlives the handler makes ordinary calls again.
 """
 
@@ -27,12 +28,14 @@ class Serving:
     Attributes:
         by: The connection (or other access) that serves it.
         nested: Whether it was itself made while serving a call.
+        outer: The call that was being served where the connection was opened, if any.
         active: Until it is answered.
         started: From the step in which its function is called; in a thread, that may be later.
     """
 
     by: object
     nested: bool = False
+    outer: Serving | None = None
     active: bool = True
     started: bool = False
 
@@ -48,24 +51,38 @@ def serving() -> Serving | None:
     return mark if mark is not None and mark.active else None
 
 
+def serves(by: object) -> bool:
+    """Whether the current task or thread is serving a call of ``by``, perhaps by way of another connection's."""
+    mark = _current.get()
+    while mark is not None:
+        if mark.active and mark.by is by:
+            return True
+        mark = mark.outer
+    return False
+
+
 def enter(mark: Serving) -> None:
     """Mark the current context as serving a call.  For a task (or context) made for that call alone."""
+    mark.outer = _current.get()
     _current.set(mark)
 
 
-def started() -> None:
-    """Say that the function of the call being served here is called in this very step."""
+def started(value: bool = True) -> None:
+    """Say that the function of the call being served here is called in this very step; or (False) that it waits."""
     if (mark := _current.get()) is not None:
-        mark.started = True
+        mark.started = value
 
 
 def enter_for_thread() -> None:
-    """Say that the current task does what a thread asked for, in a copy of that thread's context."""
+    """Say that what runs in the current context, or in a copy of it, does what a thread asked for, or is that thread.
+
+    A task that a thread has started, by a portal or by ``trio.from_thread``, runs in a copy of the thread's context.
+    """
     _for_thread.set(True)
 
 
 def for_thread() -> bool:
-    """Whether the current task does what a thread asked for."""
+    """Whether the current task does what a thread asked for, in a thread's context."""
     return _for_thread.get()
 
 

@@ -20,12 +20,14 @@ from contextlib import asynccontextmanager
 import trio
 
 from orc_trio.exceptions import DisconnectedError
+from orc_trio.interrupts import uninterrupted
 from orc_trio.reasons import DisconnectKind
 
 __all__ = ["alongside", "only_cancelled", "raise_all"]
 
 
 @asynccontextmanager
+@uninterrupted
 async def alongside(
     task: Callable[[], Awaitable[None]], stop: Callable[[BaseException | None], None], name: str
 ) -> AsyncIterator[trio.CancelScope]:
@@ -45,6 +47,7 @@ async def alongside(
     done = trio.Event()
     own = False
 
+    @uninterrupted
     async def child() -> None:  # noqa: ASYNC910
         nonlocal task_error
         try:
@@ -58,7 +61,7 @@ async def alongside(
             done.set()
 
     try:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(child, name=name)
             try:
                 yield nursery.cancel_scope

@@ -18,6 +18,7 @@ import trio
 
 from orc_trio.abc import MessageTransport
 from orc_trio.exceptions import RemoteProtocolError
+from orc_trio.interrupts import uninterrupted
 from orc_trio.protocol import Peer
 from orc_trio.reasons import DisconnectKind, DisconnectReason
 from orc_trio.wire.messages import Opcode
@@ -81,6 +82,7 @@ class Pumps:
         """Let go of whatever they wait for."""
         self._scope.cancel()
 
+    @uninterrupted
     async def run(self) -> None:
         """Run both, until both have ended.
 
@@ -92,12 +94,13 @@ class Pumps:
         """
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery(strict_exception_groups=True) as nursery:
                     nursery.start_soon(self._guard, self._read, name="orc_trio reader")
                     nursery.start_soon(self._guard, self._write, name="orc_trio writer")
         finally:
             self.done.set()
 
+    @uninterrupted
     async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:  # noqa: ASYNC910
         try:
             await task()
@@ -127,6 +130,7 @@ class Pumps:
             self._heard = True
             for message in messages:
                 self._peer.receive(message)
+            del message, messages  # G8: while it waits for more, it holds none of what came
             hung_up = self._act()
 
     async def _write(self) -> None:

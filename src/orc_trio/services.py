@@ -14,10 +14,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 import trio
 
 from orc_trio.abc import Service
+from orc_trio.interrupts import interruptible_async
 from orc_trio.ownership import only_cancelled
 from orc_trio.reasons import DisconnectReason
 
@@ -68,11 +70,7 @@ class Services:
         async with self._telling:
             while self._untold:
                 service = self._untold.pop(0)
-
-                async def on_detach(service: Service = service) -> None:
-                    await service.on_detach(reason)
-
-                await self._bounded(f"on_detach of {service!r}", on_detach)
+                await self._bounded("on_detach", service, partial(service.on_detach, reason))
 
     async def shut_down(self, reason: DisconnectReason | None) -> None:  # noqa: ASYNC910
         """Call every ``on_shutdown``, in the reverse order of addition; also of those that are added meanwhile.
@@ -86,7 +84,7 @@ class Services:
         while self._all:
             await self.tell_detached(reason)
             service = self._all.pop()
-            await self._bounded(f"on_shutdown of {service!r}", service.on_shutdown)
+            await self._bounded("on_shutdown", service, service.on_shutdown)
 
     def report_errors(self, on_error: Callable[[Exception], None] | None) -> None:
         """Tell of the errors where they cannot be raised.
@@ -101,19 +99,28 @@ class Services:
                 _log.exception("orc_trio: on_error failed")
                 _log_error(error)
 
-    async def _bounded(self, what: str, function: Callable[[], Awaitable[None]]) -> None:  # noqa: ASYNC910
+    async def _bounded(  # noqa: ASYNC910
+        self, what: str, service: Service, function: Callable[[], Awaitable[None]]
+    ) -> None:
         try:
             with self._inside(), trio.move_on_after(self._bound, shield=True) as scope:
-                await function()
+                await interruptible_async(function)
             if scope.cancelled_caught:
-                raise TimeoutError(f"{what} did not end within {self._bound:g} s")
+                raise TimeoutError(f"{what} of {_name(service)} did not end within {self._bound:g} s")
         except Exception as exc:
             self.errors.append(exc)
         except BaseException as exc:  # noqa: ASYNC103
             if only_cancelled(exc):  # it is shielded: nobody cancelled it, it raised one it had kept
-                self.errors.append(RuntimeError(f"{what} raised {exc!r}"))
+                self.errors.append(RuntimeError(f"{what} of {_name(service)} raised {exc!r}"))
             else:
                 self._fail(exc)
+
+
+def _name(service: Service) -> str:
+    try:
+        return repr(service)
+    except Exception:  # its author's business, and no reason to leave the others out
+        return f"a {type(service).__qualname__}"
 
 
 def _log_error(exc: Exception) -> None:

@@ -5,8 +5,9 @@ Task tree
 ::
 
     open_session()                    the owner's task: the body of the ``async with``
-     └── _main()                      shielded; waits for a shutdown request, then takes everything down
-          └── _run()                  runs the attachment, then tells callbacks and services
+     └── _main()                      watches for the cancellation of its surroundings
+          └── _take_down()            shielded; waits for a shutdown request, then takes everything down
+               └── _run()             runs the attachment, then tells callbacks and services
 
 States (G20): start → attached → detached → shut down; they never go back, and attaching is tried at most once.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Literal, overload
 
 import attrs
@@ -28,6 +30,7 @@ from orc_trio.attachment import Attachment
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.dispatch import Dispatcher
 from orc_trio.exceptions import LocalProtocolError, NoControllerError
+from orc_trio.interrupts import interruptible, uninterrupted
 from orc_trio.keepalives import Keepalive, Keepalives
 from orc_trio.nesting import descends_from
 from orc_trio.ownership import alongside, only_cancelled, raise_all
@@ -99,6 +102,7 @@ class Session:
 
     # What belongs to it
 
+    @uninterrupted
     def add_service(self, service: Service) -> None:
         """Add a part that wants to know when the session ends.  After the detach its ``on_detach`` comes at once.
 
@@ -141,6 +145,7 @@ class Session:
 
     # Attached
 
+    @uninterrupted
     async def attach(self, access: ControllerAccess, bootstrap: BootstrapInfo) -> None:
         """Connect to the controller.  At most once in a session's life, whether it succeeds or not.
 
@@ -231,6 +236,7 @@ class Session:
 
     # The end
 
+    @uninterrupted
     def begin_detach(self, *, finish_within: float = 0.0) -> DisconnectReason:
         """Begin to detach, and do not wait.  For those who cannot await; on the Trio thread.
 
@@ -280,6 +286,7 @@ class Session:
         await self._detached.wait()
         return self.disconnect_reason or cause
 
+    @uninterrupted
     def begin_shutdown(self, *, finish_within: float = 0.0) -> None:
         """Ask for the shutdown, and do not wait.  On the Trio thread.
 
@@ -296,6 +303,8 @@ class Session:
         else:
             self._keepalives.deny()
             self._shutdown_requested.set()
+            if self._nursery is not None:
+                self._begin_detach(self._cause())  # in the same step: G22 refuses calls, and G14 says why
 
     async def shutdown(self, *, finish_within: float = 0.0) -> DisconnectReason | None:
         """Detach, wait for every keepalive, shut the services down, and wait until that is done (G24).
@@ -337,6 +346,9 @@ class Session:
         assert state in SESSION_TRANSITIONS[self._state].values(), (self._state, state)  # G20
         self._state = state
 
+    def _cause(self) -> DisconnectReason:
+        return DisconnectReason(DisconnectKind.OWNER_CANCELLED) if self._owner_cancelled else _LOCAL_HANGUP
+
     def _cannot_wait(self) -> bool:
         return descends_from(self._nursery) or self._keepalives.held_here()
 
@@ -352,19 +364,21 @@ class Session:
             self._nursery.start_soon(self._tell_detached)
         return reason
 
+    @uninterrupted
     async def _run(self, attachment: Attachment) -> None:
         await attachment.run()
         assert attachment.end is not None
         self._enter(SessionState.DETACHED)
         for callback in self._callbacks:
             try:
-                callback(attachment.end)
+                interruptible(partial(callback, attachment.end))
             except BaseException as exc:  # noqa: ASYNC103
                 self._fail(exc)
         await self._tell_detached()
         if (error := attachment.settle()) is not None:
             self._fail(error)
 
+    @uninterrupted
     async def _tell_detached(self) -> None:
         await self._services.tell_detached(self.disconnect_reason)
         self._detached.set()
@@ -379,23 +393,36 @@ class Session:
         self._owner_scope.cancel()
 
     async def _main(self) -> None:
+        cancelled: trio.Cancelled | None = None
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            nursery.start_soon(self._take_down, name="orc_trio session's end")
+            try:
+                await self._shut_down.wait()
+            except trio.Cancelled as exc:  # noqa: ASYNC103
+                cancelled = exc
+                self._stop(exc)  # G18: not when the body has noticed, which may take its time
+            nursery.cancel_scope.shield = True
+        self._report()
+        if cancelled is not None:
+            raise cancelled
+
+    @uninterrupted
+    async def _take_down(self) -> None:
         try:
             with trio.CancelScope(shield=True):
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery(strict_exception_groups=True) as nursery:
                     self._nursery = nursery
                     await self._shutdown_requested.wait()
-                    kind = DisconnectKind.OWNER_CANCELLED if self._owner_cancelled else DisconnectKind.LOCAL_HANGUP
-                    self._begin_detach(DisconnectReason(kind))
+                    self._begin_detach(self._cause())
                     await self._detached.wait()
                     if await self._keepalives.wait_released(self._patience):
                         await self._services.shut_down(self.disconnect_reason)
+                    self._enter(SessionState.SHUT_DOWN)  # in the step in which the last service was shut down
         finally:
-            if self._state is not SessionState.DETACHED:  # our bug, or an interrupt
-                self._enter(SessionState.DETACHED)
-            self._enter(SessionState.SHUT_DOWN)
+            if self._state is not SessionState.SHUT_DOWN:  # our bug, or an interrupt
+                self._state = SessionState.SHUT_DOWN
             self._detached.set()
             self._shut_down.set()
-        self._report()
 
     def _report(self) -> None:
         failures = list(self._failures)
@@ -417,6 +444,7 @@ class Session:
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_session(*, on_error: OnError | None = None, service_timeout: float = 5.0) -> AsyncIterator[Session]:
     """Open an executor's session.
 

@@ -25,7 +25,8 @@ SEEN = {
     "no controller": {Fate.IDLE, Fate.REFUSED},
     "value": {Fate.VALUE},
     "error": {Fate.ERROR},
-    "left": {Fate.IDLE, Fate.LEFT_UNSENT, Fate.LEFT, Fate.LEFT_DONE},
+    # The end and a cancellation in one step: the cancellation is what its caller sees (G5).
+    "left": {Fate.IDLE, Fate.LEFT_UNSENT, Fate.LEFT, Fate.LEFT_DONE, Fate.NOT_SENT, Fate.NOT_STARTED, Fate.UNKNOWN},
     "refused": {Fate.REFUSED, Fate.REFUSED_BY_PEER, Fate.TURNED_AWAY},
     "nesting": {Fate.REFUSED},
     "not sent": {Fate.NOT_SENT, Fate.REFUSED},

@@ -54,7 +54,7 @@ async def _main(function: Callable[[], Awaitable[int]], heard: Sequence[signal.S
             work.cancel()
 
     with trio.open_signal_receiver(*heard) as signals:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(watch, signals)
             with work:
                 try:

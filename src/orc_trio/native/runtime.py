@@ -36,9 +36,11 @@ import outcome
 import trio
 
 from orc_trio.exceptions import NoControllerError, OrcError, WrapperFunctionError
+from orc_trio.interrupts import uninterrupted
 from orc_trio.native import abi, calls
 from orc_trio.native.doors import PortalDoor, SessionDoor
 from orc_trio.native.spans import GivenUpError, Span, span_here
+from orc_trio.nesting import started
 
 T = TypeVar("T")
 
@@ -125,6 +127,7 @@ class NativeRuntime:
             threads=int(self.limiter.total_tokens),
         )
 
+    @uninterrupted
     async def call(
         self,
         address: int,
@@ -182,6 +185,7 @@ class NativeRuntime:
         assert call.result is not None
         return call.result.unwrap()
 
+    @uninterrupted
     async def run(
         self, name: str, work: Callable[[], T], *, nested: bool = False, usage: calls.Usage | None = None
     ) -> T:
@@ -238,6 +242,7 @@ class NativeRuntime:
             if nested:
                 await trio.lowlevel.checkpoint()
             else:
+                started(False)  # G13: it begins when it has a thread
                 await self.limiter.acquire_on_behalf_of(span)
                 span.release_token = functools.partial(
                     self._token.run_sync_soon, self.limiter.release_on_behalf_of, span
@@ -252,6 +257,7 @@ class NativeRuntime:
             if not span.begin():
                 raise GivenUpError
             self._spans[span] = None
+            context.run(started)
             context.run(span_here.set, span)
             return context.run(work)
 

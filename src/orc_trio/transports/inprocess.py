@@ -49,6 +49,7 @@ from trio.lowlevel import (
 
 from orc_trio.abc import MessageTransport
 from orc_trio.exceptions import RemoteProtocolError
+from orc_trio.interrupts import uninterrupted
 from orc_trio.wire.framing import FIRST_MESSAGE_MAX
 from orc_trio.wire.messages import Message
 
@@ -127,6 +128,7 @@ class _InProcessTransport(MessageTransport):
         self._violation: RemoteProtocolError | None = None
         self._garbage = False
 
+    @uninterrupted
     async def send(self, messages: Sequence[Message]) -> None:
         """Hand messages over to the other end, in order.
 
@@ -168,6 +170,7 @@ class _InProcessTransport(MessageTransport):
             raise trio.BrokenResourceError("the other end was closed")
         self.activity += 1
 
+    @uninterrupted
     async def receive(self) -> Sequence[Message]:
         """Take what the other end is sending, or wait for it.
 
@@ -233,6 +236,7 @@ class _InProcessTransport(MessageTransport):
                 return batch[:at]
         return batch
 
+    @uninterrupted
     async def send_eof(self) -> None:
         """Say that nothing more will be sent; receiving goes on.  Saying it twice does nothing more.
 
@@ -254,6 +258,7 @@ class _InProcessTransport(MessageTransport):
         self._outgoing.ended = True
         self._outgoing.wake_receiver()
 
+    @uninterrupted
     async def aclose(self) -> None:
         """Close this end, at once, whatever state it is in.  Closing twice does nothing more.
 

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from orc_trio.abc import MessageTransport
+from orc_trio.interrupts import uninterrupted
 from orc_trio.transports.connectors import ConnectorRegistry, OnListening, connect_failed, explain
 from orc_trio.transports.pipes import PipeAdopter
 from orc_trio.transports.sockets import SocketAdopter
@@ -46,6 +47,7 @@ def default_connectors() -> ConnectorRegistry:
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_connection(
     spec: ConnectionSpec | str,
     *,

@@ -1,0 +1,50 @@
+"""Where an interrupt (Ctrl-C) may strike: in the user's code, never in ours.
+
+Theory
+------
+Python raises `KeyboardInterrupt` between any two instructions of the main thread.  In the middle of what must be one
+step (a call is settled, and its caller is about to be woken) that loses a wake-up, and somebody waits for ever.  Trio
+can hold an interrupt back while certain functions run, and gives it to the main task at its next checkpoint then.
+
+Rules
+-----
+* Every function in which one of our tasks begins, and every one by which the user's tasks enter what has to be one
+  step, is `uninterrupted`; so is all that these call.
+* Whenever one of those calls the user's code, it does so through `interruptible` or `interruptible_async`: an interrupt
+  ends a function that never comes back, and is what that function raises (G11).
+* In other threads there are no interrupts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import trio
+
+__all__ = ["interruptible", "interruptible_async", "uninterrupted"]
+
+T = TypeVar("T")
+
+uninterrupted = trio.lowlevel.enable_ki_protection
+"""A decorator: while this function runs, an interrupt waits."""
+
+
+@trio.lowlevel.disable_ki_protection
+def interruptible(function: Callable[[], T]) -> T:
+    """Call a plain function of the user's."""
+    return function()
+
+
+@trio.lowlevel.disable_ki_protection
+async def interruptible_async(function: Callable[[], Any]) -> Any:  # noqa: ASYNC910
+    """Call a function of the user's, and await what it returns, if that can be awaited.
+
+    Checkpoints:
+        If the function does.
+
+    Cancellation:
+        Is the function's.
+    """
+    answer = function()
+    return (await answer) if isinstance(answer, Awaitable) else answer  # noqa: ASYNC910
