@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import tracemalloc
 import weakref
 from typing import Any
 
@@ -26,6 +27,7 @@ from harness import (
 )
 from orc_trio import Certainty, DisconnectKind
 from orc_trio.protocol.outcomes import Failed, Refused, encode_result
+from orc_trio.testing import PairKind
 from orc_trio.wire import Message, Opcode
 from orc_trio.wire.messages import ResultKind
 
@@ -900,6 +902,21 @@ async def test_zero_copy(kind: str) -> None:
     assert seen == [bytes, bytes, memoryview, memoryview] * 2
 
 
+async def test_an_idle_connection_holds_no_payload() -> None:
+    """G8: When a call is answered neither end holds anything of it, though its reader waits for more."""
+    size = 4 * 1024 * 1024
+    async with connected_ends("memory", wrappers={"swallow": lambda _args: b""}) as both:
+        await both.call("swallow", bytes(size))
+        tracemalloc.start()
+        try:
+            await both.call("swallow", bytes(size))
+            await trio.testing.wait_all_tasks_blocked()
+            assert tracemalloc.get_traced_memory()[1] > size
+            assert tracemalloc.get_traced_memory()[0] < size // 4
+        finally:
+            tracemalloc.stop()
+
+
 # --- G9, G10 ---
 
 
@@ -961,6 +978,40 @@ async def test_nothing_of_an_unexpected_exception_crosses(
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     assert record.exc_info is not None
+
+
+@every_virtual
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_an_error_of_another_connection_is_not_passed_on(kind: PairKind, threaded: bool) -> None:
+    """G9: What one peer says reaches another only if the function between them says it: by raising it anew."""
+
+    async def fail(_args: bytes) -> bytes:
+        raise orc_trio.WrapperFunctionError("Secret", "for the caller alone")
+
+    async def ask(tag: int) -> bytes:
+        return bytes(await other.call("fail")) if tag else await both.session.call_controller(both.symbols["fail"], b"")
+
+    async def passes(args: bytes) -> bytes:
+        if args == b"anew":
+            try:
+                return await ask(1)
+            except orc_trio.WrapperFunctionError as exc:
+                raise orc_trio.WrapperFunctionError("Public", "what may be said") from exc
+        return await ask(args == b"other")
+
+    def passes_in_thread(args: bytes) -> bytes:
+        return bytes(trio.from_thread.run(passes, args))
+
+    wrappers: Any = {"threaded" if threaded else "wrappers": {"passes": passes_in_thread if threaded else passes}}
+    async with (
+        connected_ends(kind, wrappers={"fail": fail}) as other,
+        connected_ends(kind, handlers={"fail": fail}, **wrappers) as both,
+    ):
+        for said, remote_type in [(b"other", "HandlerFailed"), (b"anew", "Public"), (b"own", "Secret")]:
+            with pytest.raises(orc_trio.WrapperFunctionError) as caught:
+                await both.call("passes", said)
+            assert caught.value.remote_type == remote_type
+            assert ("alone" in str(caught.value)) is (said == b"own")
 
 
 async def test_what_a_handler_returns_must_be_bytes(caplog: pytest.LogCaptureFixture) -> None:

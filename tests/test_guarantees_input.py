@@ -15,6 +15,7 @@ import trio.testing
 
 import orc_trio
 from harness import (
+    SMALL,
     STREAMS,
     TAG,
     RawPeer,
@@ -30,15 +31,21 @@ from harness import (
 )
 from orc_trio import DisconnectKind
 from orc_trio.protocol import Role
+from orc_trio.testing import PairKind
 from orc_trio.wire import Message, Opcode, encode
-from orc_trio.wire.messages import ResultKind
+from orc_trio.wire.messages import NO_DEADLINE, ResultKind
 
 CONNECT_FAILED = DisconnectKind.CONNECT_FAILED
+MIB = 1024 * 1024
 
 
 @asynccontextmanager
 async def attempt(
-    role: Role, end: Any, limits: orc_trio.Limits | None = None
+    role: Role,
+    end: Any,
+    limits: orc_trio.Limits | None = None,
+    *,
+    registry: orc_trio.HandlerRegistry | None = None,
 ) -> AsyncIterator[list[orc_trio.DisconnectReason]]:
     """An end of that role that tries to connect; how that failed is in the list, once the block is left."""
     reasons: list[orc_trio.DisconnectReason] = []
@@ -46,7 +53,7 @@ async def attempt(
 
     async def controller() -> None:
         with pytest.raises(orc_trio.DisconnectedError) as caught:
-            async with orc_trio.open_controller(end, orc_trio.HandlerRegistry(), limits=limits):
+            async with orc_trio.open_controller(end, registry or orc_trio.HandlerRegistry(), limits=limits):
                 raise AssertionError("it connected")
         reasons.append(caught.value.reason)
 
@@ -241,6 +248,29 @@ async def test_a_missing_symbol_is_told_to_both_ends() -> None:
     registry.register(1, bytes)  # not frozen any more
 
 
+async def test_two_handlers_of_one_tag_are_told_without_their_inside() -> None:
+    """G9, G25: A symbol whose tag is taken is refused; the executor reads its own symbol, and no repr of ours."""
+
+    class Inside:
+        def __call__(self, args: bytes) -> bytes:
+            raise AssertionError
+
+        def __repr__(self) -> str:
+            return "<secret>"
+
+    here, there = await connected_pair("memory")
+    raw = RawPeer(there)
+    registry = orc_trio.HandlerRegistry()
+    registry.register(5, Inside())
+    registry.handler("needed")(lambda args: args)
+    async with attempt(Role.CONTROLLER, here, registry=registry) as reasons:
+        await raw.settle(Role.EXECUTOR, symbols={"needed": 5})
+        goodbye = await raw.goodbye()
+        assert "the symbol 'needed' has the tag 0x5, as another handler has" in cbor2.loads(goodbye.payload)["detail"]
+        assert b"secret" not in goodbye.payload
+    assert reasons[0].kind is CONNECT_FAILED
+
+
 @every_transport
 async def test_the_executor_reads_why_it_was_refused(kind: str) -> None:
     """G25: An executor that a controller refused knows the controller's reason."""
@@ -407,6 +437,25 @@ async def test_memory_is_bounded_whatever_comes(kind: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak[-1] - before < 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+async def test_no_memory_beyond_what_was_agreed(kind: PairKind) -> None:
+    """G25: A message that this end alone would take, and the peer's own limit forbids, gets no buffer."""
+    ours, theirs = orc_trio.Limits(max_message=64 * MIB, max_bytes=64 * MIB), SMALL
+    async with controller_and_raw(kind, limits=ours, peer_limits=theirs) as (controller, raw):
+        tracemalloc.start()
+        try:
+            frame = encode(Message(Opcode.CALL, 1, TAG, NO_DEADLINE, bytes(48 * MIB)))[:MIB]
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            with suppress(trio.BrokenResourceError):
+                await raw.send_bytes(frame)
+            await raw.goodbye()
+            assert "over the limit of 65536 bytes" in str(await controller.wait_disconnected())
+            assert tracemalloc.get_traced_memory()[1] - before < 8 * MIB
+        finally:
+            tracemalloc.stop()
 
 
 # --- G26 ---

@@ -294,6 +294,35 @@ time.sleep(1000)
     assert end == DisconnectReason(DisconnectKind.EOF_WITHOUT_HANGUP, exit_status=-signal.SIGTERM)
 
 
+@pytest.mark.parametrize("says", ["hangs up", "closes one way"])
+async def test_says_goodbye_and_does_not_read(says: str) -> None:
+    """G15: an executor that says it is at its end, and leaves ours unread, has had its time at the drain bound."""
+    source = """
+import array, fcntl, socket, termios
+os.write(fd, bytes.fromhex(sys.argv[1]))
+arrived = array.array("i", [0])
+while arrived[0] < 50_000:
+    fcntl.ioctl(fd, termios.FIONREAD, arrived)
+    time.sleep(0.01)
+if sys.argv[2]:
+    os.write(fd, bytes.fromhex(sys.argv[2]))
+else:
+    socket.socket(fileno=os.dup(fd)).shutdown(socket.SHUT_WR)
+time.sleep(1000)
+"""
+    goodbye = encode(Message(Opcode.HANG_UP, payload=b"\xf6")).hex() if says == "hangs up" else ""
+    command = program(source, as_executor(), goodbye)
+    limits = Limits(drain_timeout=0.2)
+    async with open_executor_process(command, HandlerRegistry(), limits=limits, grace=15) as executor:
+        start = trio.current_time()
+        with pytest.raises(DisconnectedError) as caught:
+            await executor.call_wrapper(1, bytes(4_000_000))
+        assert caught.value.certainty is not Certainty.NOT_SENT
+        end = await end_of(executor)
+        assert trio.current_time() - start < 15  # the grace was not given again
+    assert end.exit_status == -signal.SIGTERM
+
+
 # --- it never began ----------------------------------------------------------------------------------------------
 
 
@@ -529,6 +558,17 @@ async def test_owner_cancelled() -> None:
     assert executor.disconnect_reason == DisconnectReason(DisconnectKind.OWNER_CANCELLED, exit_status=0)
 
 
+async def test_owner_cancelled_before_the_start() -> None:
+    """G11, G18: cancelled before there is a process, who is to be told of the end is told of it."""
+    told: list[DisconnectReason] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with open_executor_process(EXECUTOR, HandlerRegistry(), on_disconnect=told.append):
+            raise AssertionError
+    assert scope.cancelled_caught
+    assert told == [DisconnectReason(DisconnectKind.OWNER_CANCELLED, "before the process was started")]
+
+
 async def test_owner_cancelled_at_any_moment() -> None:
     """G18, G19: cancelled at any moment of its life, the end is bounded, and nothing is left of it."""
     moments = random.Random(7)
@@ -546,7 +586,7 @@ async def test_owner_cancelled_at_any_moment() -> None:
                 while True:
                     await call(executor, "echo", bytes(100_000))
         assert scope.cancelled_caught
-        assert [reason.kind for reason in told] in ([DisconnectKind.OWNER_CANCELLED], [])
+        assert [reason.kind for reason in told] == [DisconnectKind.OWNER_CANCELLED]
         nothing_running()
 
 

@@ -24,6 +24,7 @@ from orc_trio.exceptions import (
 )
 from orc_trio.native import LinkError, NativeProgram, NativeSupport, abi, calls, install_native, load_object
 from orc_trio.native.executor import is_executable
+from orc_trio.nesting import Serving, enter, started
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
 
 pytestmark = pytest.mark.native
@@ -144,6 +145,30 @@ async def test_call_given_up_while_waiting_for_a_thread_never_runs() -> None:
         address = await rig.program.lookup("open_gate")
         await rig.support.runtime.call(address, b"", nested=True)
     assert await rig.program.call("echo", b"after") == b"after"
+    await rig.idle()
+
+
+async def test_code_that_waits_for_a_thread_has_not_begun() -> None:
+    """G13: it begins when it has one; until then the end does not wait for it, and lets it not begin."""
+    rig = await Rig.make(threads=1)
+    for symbol in ("stay", "echo", "open_gate"):
+        await rig.program.lookup(symbol)
+    mark = Serving(by=rig)
+
+    async def serve() -> None:
+        enter(mark)
+        started()  # as whoever calls a wrapper function says
+        await rig.program.call("echo", b"x")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.program.call, "stay")
+        await until(lambda: rig.support.statistics().running != ())
+        nursery.start_soon(serve)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not mark.started
+        address = await rig.program.lookup("open_gate")
+        await rig.support.runtime.call(address, b"", nested=True)
+    assert mark.started
     await rig.idle()
 
 

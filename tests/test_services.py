@@ -202,3 +202,28 @@ def test_errors_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     services.report_errors(fail)
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 4
     assert {str(record.exc_info[1]) for record in caplog.records if record.exc_info} == {"first", "second", "on_error"}
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+async def test_a_service_that_cannot_be_shown(how: str, autojump_clock: trio.testing.MockClock) -> None:
+    """G23: a service whose ``repr`` fails is told like any other, and named by its type where it has failed."""
+
+    class Nameless(orc_trio.Service):
+        def __repr__(self) -> str:
+            raise LookupError("nameless")
+
+        async def on_detach(self, reason: orc_trio.DisconnectReason | None) -> None:
+            if how == "hangs":
+                await trio.sleep_forever()
+            raise trio.Cancelled._create()
+
+        async def on_shutdown(self) -> None:
+            log.append("nameless shut down")
+
+    services, _, log = with_recorders(2)
+    services._all[1:1] = services._untold[1:1] = [Nameless()]
+    await services.tell_detached(LOCAL)
+    await services.shut_down(LOCAL)
+    assert log == ["0 detached", "1 detached", "1 shut down", "nameless shut down", "0 shut down"]
+    (error,) = services.errors
+    assert "Nameless" in str(error)

@@ -13,7 +13,7 @@ import trio.lowlevel
 import trio.testing
 
 import orc_trio
-from harness import RawPeer, connected_ends, connected_pair, every_transport, every_virtual, quiet
+from harness import RawPeer, connected_ends, connected_pair, every_transport, every_virtual, no_hang, quiet
 from orc_trio import DisconnectKind, SessionState
 from orc_trio.protocol import Role
 from orc_trio.wire import Opcode
@@ -893,3 +893,137 @@ async def test_the_goodbye_of_a_cancelled_owner_is_bounded(autojump_clock: trio.
     assert trio.current_time() <= 2 * 5
     assert session.disconnect_reason is not None
     assert session.disconnect_reason.kind is DisconnectKind.OWNER_CANCELLED
+
+
+@pytest.mark.parametrize("kind", ["fake", "memory", "inprocess"])
+async def test_the_goodbye_begins_when_the_owner_is_cancelled(kind: str) -> None:
+    """G18: a body that does not notice the cancellation yet, because it is shielded, holds up no goodbye."""
+    ended = trio.Event()
+    access: orc_trio.ControllerAccess = FakeAccess()
+    with no_hang(), trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            if kind != "fake":
+                here, there = await connected_pair(kind)  # type: ignore[call-overload]
+                raw = RawPeer(there)
+                access = orc_trio.StreamControllerAccess(here)
+                nursery.start_soon(raw.settle, Role.CONTROLLER)
+            async with orc_trio.open_session() as session:
+                session.on_disconnect(lambda _reason: ended.set())
+                await attached(session, access)
+                with trio.CancelScope(shield=True):
+                    scope.cancel()
+                    if kind != "fake":
+                        await raw.goodbye()
+                    await ended.wait()
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert session.state is SessionState.SHUT_DOWN
+    assert scope.cancelled_caught
+    assert session.disconnect_reason is not None
+    assert session.disconnect_reason.kind is DisconnectKind.OWNER_CANCELLED
+
+
+@pytest.mark.parametrize("end", ["session", "controller", "pair"])
+@pytest.mark.filterwarnings("ignore::trio.TrioDeprecationWarning")
+def test_the_bodys_exception_in_a_run_without_strict_groups(end: str) -> None:
+    """G18: the body's exception is the same whatever the run says of exception groups; and so is a group of its own."""
+
+    async def main(error: BaseException, scope: trio.CancelScope) -> None:
+        if end == "pair":
+            async with connected_ends("memory"):
+                scope.cancel()
+                raise error
+        if end == "session":
+            async with orc_trio.open_session():
+                scope.cancel()
+                raise error
+        here, there = await connected_pair("memory")
+        raw = RawPeer(there)
+        trio.lowlevel.spawn_system_task(raw.settle, Role.EXECUTOR)
+        async with orc_trio.open_controller(here, orc_trio.HandlerRegistry()):
+            trio.lowlevel.spawn_system_task(raw.goodbye)
+            scope.cancel()
+            raise error
+
+    async def check() -> None:
+        errors: list[Any] = [ValueError("v"), ExceptionGroup("of one", [ValueError("v")])]
+        for error in errors:
+            for cancelled in (False, True):
+                with trio.CancelScope() as scope, pytest.raises(type(error)) as caught:
+                    await main(error, scope if cancelled else trio.CancelScope())
+                assert caught.value is error or caught.value.exceptions == error.exceptions
+
+    trio.run(check, strict_exception_groups=False)
+
+
+async def test_a_service_added_in_any_step_of_the_end() -> None:
+    """G20, G23: it is told of the detach and shut down, once, in order; or it is refused, and told nothing."""
+    refused = 0
+    for steps in range(40):
+        log: list[str] = []
+        async with orc_trio.open_session() as session:
+            session.add_service(Recorder("early", log))
+            await attached(session)
+            session.begin_shutdown()
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            try:
+                session.add_service(Recorder("late", log))
+            except orc_trio.LocalProtocolError:
+                refused += 1
+                assert session.state is SessionState.SHUT_DOWN
+        late = [line for line in log if line.startswith("late")]
+        assert late in ([], ["late detached", "late shut down"])
+        assert (late == []) is (session.state is SessionState.SHUT_DOWN and refused > 0)
+        assert [line for line in log if line.startswith("early")] == ["early detached", "early shut down"]
+    assert 0 < refused < 40
+
+
+@every_transport
+async def test_a_shutdown_under_calls_back_is_quiet(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """G19, G24: functions that call the controller when the shutdown comes fail with it, and log nothing."""
+
+    async def back_and_forth(_args: bytes) -> bytes:
+        while True:
+            await both.session.call_controller(both.symbols["echo"], b"x")
+
+    async def call() -> None:
+        with pytest.raises(orc_trio.DisconnectedError):
+            await both.call("back_and_forth")
+
+    async def echo(args: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return args
+
+    for steps in range(0, 30, 3):
+        async with connected_ends(kind, wrappers={"back_and_forth": back_and_forth}, handlers={"echo": echo}) as both:
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(call)
+                while both.session.statistics().running_wrappers == ():
+                    await trio.lowlevel.checkpoint()
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                assert await both.session.shutdown() == LOCAL
+    assert quiet(caplog)
+
+
+async def test_an_access_that_raises_what_cannot_be_shown() -> None:
+    """G11: an exception without a text is told like any other, and goes to the owner."""
+
+    class Silent(Exception):
+        def __str__(self) -> str:
+            raise LookupError("silent")
+
+    class Failing(FakeAccess):
+        async def run(self, host: Any) -> orc_trio.DisconnectReason:
+            host.connected()
+            await trio.lowlevel.checkpoint()
+            raise Silent
+
+    with pytest.raises(Silent):  # noqa: PT012
+        async with orc_trio.open_session() as session:
+            await attached(session, Failing())
+            await session.wait_detached()
+    assert session.disconnect_reason is not None
+    assert session.disconnect_reason.kind is DisconnectKind.INTERNAL_ERROR
+    assert "Silent" in session.disconnect_reason.detail

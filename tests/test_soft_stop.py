@@ -13,6 +13,7 @@ import trio.testing
 
 import orc_trio
 from harness import (
+    FaultyStream,
     RawPeer,
     connected_ends,
     connected_pair,
@@ -22,6 +23,7 @@ from harness import (
 )
 from orc_trio import CallRefusedError, Certainty, DisconnectedError, DisconnectKind, SessionState
 from orc_trio.protocol import Role
+from orc_trio.testing import PairKind
 from orc_trio.wire import Message, Opcode
 from session_fakes import LOCAL, FakeAccess, Recorder, attached
 
@@ -204,6 +206,83 @@ async def test_nested_calls_pass(kind: str, by: str) -> None:
             begin(both, ENDS[by == "controller"], math.inf)
             go.set()
         assert (await both.controller.wait_disconnected()).orderly
+
+
+@either_end
+async def test_a_result_may_be_on_its_way_for_longer_than_a_drain(
+    by: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """G12, G15: A soft stop ends when the last result has arrived: the bound of the drain does not cut it off."""
+    here, there = await connected_pair("memory")
+    slow = FaultyStream(here if by == "controller" else there)
+    ends = (slow, there) if by == "controller" else (here, slow)
+    answers: list[bytes] = []
+    before = trio.current_time()
+
+    async def serve(_args: bytes) -> bytes:
+        slow.blocked = trio.Event()
+        return b"slow"
+
+    async def call(both: Any) -> None:
+        calls = both.session.call_controller if by == "controller" else both.controller.call_wrapper
+        answers.append(await calls(both.symbols["serve"], b""))
+
+    serves: Any = {"handlers" if by == "controller" else "wrappers": {"serve": serve}}
+    async with connected_ends("memory", pair=ends, limits=orc_trio.Limits(drain_timeout=1), **serves) as both:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, both)
+            while slow.blocked is None:
+                await trio.lowlevel.checkpoint()
+            begin(both, by, math.inf)
+            await trio.sleep(10)
+            slow.blocked.set()
+        ended = both.controller.wait_disconnected if by == "controller" else both.session.wait_detached
+        assert await ended() == LOCAL
+    assert answers == [b"slow"]
+    assert trio.current_time() - before < 11
+
+
+@either_end
+@every_virtual
+async def test_a_nested_call_may_come_in_any_step(kind: PairKind, by: str) -> None:
+    """G4, G12: A call made while serving one of another connection passes, or has not run: it is never cut off."""
+    fates: set[str] = set()
+
+    async def via(_args: bytes) -> bytes:
+        ready.set()
+        await go.wait()
+        before = ran[:]
+        try:
+            fate = bytes(await other.call("count")).decode()
+        except (CallRefusedError, orc_trio.NoControllerError) as exc:
+            fate = type(exc).__name__
+        except DisconnectedError as exc:
+            fate = exc.certainty.value
+        assert fate != Certainty.UNKNOWN.value
+        assert (ran != before) is (fate == "counted")
+        fates.add(fate)
+        return b""
+
+    async def count(_args: bytes) -> bytes:
+        ran.append(1)
+        return b"counted"
+
+    ran: list[int] = []
+    async with connected_ends(kind, wrappers={"via": via}) as both:
+        for steps in range(40):
+            ready, go = trio.Event(), trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(both.call, "via")
+                await ready.wait()
+                async with connected_ends(kind, wrappers={"count": count}) as other:
+                    begin(other, by, math.inf)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    go.set()
+                    assert (await other.controller.wait_disconnected()).orderly
+                    assert (await other.session.wait_detached()).orderly
+    assert "counted" in fates
+    assert len(fates) > 1
 
 
 # --- its bound ---

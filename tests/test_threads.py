@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +12,9 @@ import trio
 import trio.testing
 
 import orc_trio
-from harness import connected_ends, every_transport
-from orc_trio import Certainty, DisconnectKind
+from harness import connected_ends, every_transport, no_hang
+from orc_trio import Certainty, DisconnectKind, Handler
+from orc_trio.testing import PairKind
 from orc_trio.threads import Portal, RunEnded
 from session_fakes import LOCAL, FakeAccess, Threads, attached
 
@@ -227,3 +230,75 @@ async def test_threads_call_while_it_ends() -> None:
         for seen in await Threads(8, work).joined():
             assert seen <= {b"x", orc_trio.NoControllerError, orc_trio.DisconnectedError}
             assert orc_trio.NoControllerError in seen
+
+
+# --- threads that enter the Trio run by themselves, and would wait for themselves ---
+
+PATIENT = orc_trio.Limits(handler_grace=math.inf)
+
+
+@every_transport
+@pytest.mark.parametrize("softly", [False, True])
+@pytest.mark.parametrize("where", ["controller", "executor"])
+async def test_a_thread_that_serves_a_call_ends_it_from_thread(kind: str, where: str, softly: bool) -> None:
+    """G12: a thread that serves a call, and ends its connection by ``trio.from_thread``, does not wait for itself."""
+    seen: list[Any] = []
+
+    def serve(_args: bytes) -> bytes:
+        end = ends.controller.disconnect if where == "controller" else ends.session.detach
+        seen.append(trio.from_thread.run(partial(end, finish_within=math.inf if softly else 0.0)))
+        return b"served"
+
+    async def call() -> None:
+        here = where == "controller"
+        caller = ends.session.call_controller if here else ends.controller.call_wrapper
+        try:
+            assert await caller(ends.symbols["serve"], b"") == b"served"
+        except orc_trio.DisconnectedError:
+            assert not softly
+
+    threaded = {"serve": Handler(serve, "serve", threaded=True)}
+    on = {"handlers": threaded} if where == "controller" else {"wrappers": threaded}
+    async with connected_ends(kind, limits=PATIENT, **on) as ends:  # type: ignore[arg-type]
+        await call()
+        ended = ends.controller.wait_disconnected if where == "controller" else ends.session.wait_detached
+        assert await ended() == LOCAL
+    assert seen == [LOCAL]
+
+
+async def test_a_thread_with_a_keepalive_shuts_down_from_thread() -> None:
+    """G12, G24: so does a thread that holds a keepalive and shuts its session down."""
+
+    def work() -> None:
+        with session.keepalive("thread"):
+            assert trio.from_thread.run(session.shutdown) is None
+            assert session.state is not orc_trio.SessionState.SHUT_DOWN
+
+    with no_hang():
+        async with orc_trio.open_session() as session:
+            await trio.to_thread.run_sync(work)
+            await session.shutdown()
+
+
+@every_transport
+@pytest.mark.parametrize("by", ["from_thread", "portal"])
+async def test_a_thread_two_connections_deep(kind: PairKind, by: str) -> None:
+    """G12: a thread serving a call of a connection that was opened by a handler of another ends that other one."""
+    seen: list[Any] = []
+
+    def inner(_args: bytes) -> bytes:
+        seen.append(trio.from_thread.run(ends.session.detach) if by == "from_thread" else portal.detach())
+        return b""
+
+    async def outer(_args: bytes) -> bytes:
+        with trio.CancelScope(shield=True):
+            async with connected_ends(kind, threaded={"inner": inner}) as others:
+                await others.call("inner")
+        return b"served"
+
+    async with connected_ends(kind, wrappers={"outer": outer}, limits=PATIENT) as ends:
+        portal = ends.session.thread_portal()
+        with pytest.raises(orc_trio.DisconnectedError):
+            await ends.call("outer")
+        assert await ends.session.wait_detached() == LOCAL
+    assert seen == [LOCAL]
