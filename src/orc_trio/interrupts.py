@@ -25,9 +25,12 @@ import trio
 __all__ = ["interruptible", "interruptible_async", "uninterrupted"]
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 
-uninterrupted = trio.lowlevel.enable_ki_protection
-"""A decorator: while this function runs, an interrupt waits."""
+
+def uninterrupted(function: F) -> F:
+    """A decorator: while this function runs, an interrupt waits."""
+    return trio.lowlevel.enable_ki_protection(function)
 
 
 @trio.lowlevel.disable_ki_protection
