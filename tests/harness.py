@@ -20,7 +20,7 @@ from orc_trio.protocol import Role, Setup
 from orc_trio.protocol.setup import encode_setup
 from orc_trio.streams import as_transport
 from orc_trio.testing import PAIR_KINDS, PairKind, StreamKind, connected_pair, open_pair
-from orc_trio.testing.leaks import open_descriptors
+from orc_trio.testing.leaks import open_descriptors, wait_for_workers
 from orc_trio.wire import Message, Opcode
 from orc_trio.wire.messages import NO_DEADLINE, ResultKind
 
@@ -286,9 +286,11 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 @contextmanager
 def nothing_left(*, threads: bool = False) -> Iterator[None]:
     """G19: after the block, the same descriptors are open as before it."""
+    wait_for_workers()
     before = open_descriptors()
     alive = threading.active_count()
     yield
+    wait_for_workers()
     after = open_descriptors()
     assert after == before, {fd: name for fd, name in after.items() if name != before.get(fd)}
     assert threads or threading.active_count() <= alive

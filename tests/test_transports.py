@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from harness import nothing_left
 from orc_trio.abc import MessageTransport
 from orc_trio.exceptions import ConnectionSpecError, DisconnectedError, RemoteProtocolError
 from orc_trio.reasons import Certainty, DisconnectKind
@@ -20,7 +21,7 @@ from orc_trio.transports import (
 )
 from orc_trio.transports.listening import accept_one
 from orc_trio.wire.messages import Message
-from transport_helpers import KINDS, SETUP, STREAMS, call, connected, nothing_left_open, receive_all, receive_count
+from transport_helpers import KINDS, SETUP, STREAMS, call, connected, receive_all, receive_count
 
 MIB = 1024 * 1024
 
@@ -197,7 +198,7 @@ async def test_nothing_stays_open(kind: str) -> None:
     """G19: a connection, used and left, leaves no descriptor open."""
     async with connected(kind):  # what is opened once per process is open now
         pass
-    with nothing_left_open():
+    with nothing_left(threads=True):
         async with connected(kind) as (one, other), trio.open_nursery() as nursery:
             nursery.start_soon(one.send, [call(1, bytes(1000))])
             nursery.start_soon(other.send, [call(2, bytes(1000))])

@@ -9,8 +9,9 @@ import pytest
 import trio
 
 import orc_trio
+from harness import nothing_left
 from orc_trio import Certainty, Controller, DisconnectedError, DisconnectKind, HandlerRegistry, MessageTransport
-from transport_helpers import KINDS, connected, nothing_left_open
+from transport_helpers import KINDS, connected
 
 MIB = 1024 * 1024
 
@@ -82,6 +83,6 @@ async def test_a_conversation_leaves_nothing_open(kind: str) -> None:
     """G19: after the end, no descriptor is open that was not before."""
     async with connected(kind):
         pass
-    with nothing_left_open():
+    with nothing_left(threads=True):
         async with conversation(kind, call_back) as (controller, wrapped, _ends):
             assert await controller.call_wrapper(wrapped, b"ab") == b"ba"

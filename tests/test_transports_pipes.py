@@ -11,10 +11,12 @@ import tempfile
 import pytest
 import trio
 
+from harness import nothing_left
 from orc_trio.exceptions import ConnectionSpecError
+from orc_trio.testing.leaks import open_descriptors
 from orc_trio.transports import ConnectionSpec, VettedPeer, default_connectors, open_connection
 from test_transports_sockets import BUFFERED, CHILD
-from transport_helpers import call, connected, nothing_left_open, open_descriptors, receive_all, receive_count
+from transport_helpers import call, connected, receive_all, receive_count
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ async def test_what_are_not_pipes_in_the_right_direction_is_refused_and_left_alo
         ]:
             for number in (read, write):
                 os.set_inheritable(number, True)
-            with nothing_left_open(), pytest.raises(ConnectionSpecError, match=says):
+            with nothing_left(threads=True), pytest.raises(ConnectionSpecError, match=says):
                 async with open_connection(f"pipe:adopt={incoming},{outgoing}"):
                     pytest.fail("entered")
             for number in (read, write):

@@ -9,10 +9,12 @@ import sys
 import pytest
 import trio
 
+from harness import nothing_left
 from orc_trio.exceptions import ConnectionSpecError
 from orc_trio.streams import StreamTransport
+from orc_trio.testing.leaks import open_descriptors
 from orc_trio.transports import ConnectionSpec, VettedPeer, default_connectors, descriptors, open_connection
-from transport_helpers import call, nothing_left_open, open_descriptors, receive_all, receive_count
+from transport_helpers import call, receive_all, receive_count
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ async def test_what_is_not_a_connected_stream_socket_is_refused_and_left_alone()
             (read, "is not a socket; a pair of pipes is written pipe:adopt=IN,OUT"),
         ]:
             os.set_inheritable(number, True)
-            with nothing_left_open(), pytest.raises(ConnectionSpecError, match=f"descriptor {number} {says}"):
+            with nothing_left(threads=True), pytest.raises(ConnectionSpecError, match=f"descriptor {number} {says}"):
                 async with open_connection(f"socket:adopt={number}"):
                     pytest.fail("entered")
             assert os.get_inheritable(number)
@@ -260,5 +262,5 @@ async def test_without_descriptors_left_nothing_leaks(spec: str, free: int, chan
 def test_moving_aside_is_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """If /dev/null cannot be opened, the descriptor stays where it is."""
     monkeypatch.setattr(os, "devnull", "/nowhere/null")
-    with nothing_left_open(), pytest.raises(FileNotFoundError):
+    with nothing_left(threads=True), pytest.raises(FileNotFoundError):
         descriptors.take(0)

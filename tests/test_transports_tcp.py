@@ -11,11 +11,12 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from harness import nothing_left
 from orc_trio.exceptions import ConnectionSpecError, DisconnectedError
 from orc_trio.reasons import Certainty, DisconnectKind
 from orc_trio.streams import StreamTransport
 from orc_trio.transports import ConnectionSpec, VettedPeer, default_connectors, open_connection
-from transport_helpers import call, connect_to, connected, not_reached, nothing_left_open, receive_count
+from transport_helpers import call, connect_to, connected, not_reached, receive_count
 
 UNCHECKED = VettedPeer.UNCHECKED
 
@@ -75,7 +76,7 @@ def test_what_is_not_an_address_is_refused_with_what_would_be(text: str, says: s
 @pytest.mark.parametrize("vetted", [None, VettedPeer.CHECKED, VettedPeer.INHERITED])
 async def test_tcp_is_unchecked_in_so_many_words(spec: str, vetted: VettedPeer | None) -> None:
     """TCP does not say who is there: nothing is opened unless the caller says UNCHECKED."""
-    with nothing_left_open(), pytest.raises(ConnectionSpecError, match=r"say VettedPeer\.UNCHECKED"):
+    with nothing_left(threads=True), pytest.raises(ConnectionSpecError, match=r"say VettedPeer\.UNCHECKED"):
         async with open_connection(spec, vetted=vetted, on_listening=not_reached):
             pytest.fail("entered")
 
@@ -141,7 +142,7 @@ async def test_nobody_there_is_connect_failed() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         spec = f"tcp:connect=127.0.0.1:{unused.getsockname()[1]}"
-        with nothing_left_open(), pytest.raises(DisconnectedError) as caught:
+        with nothing_left(threads=True), pytest.raises(DisconnectedError) as caught:
             async with open_connection(spec, vetted=UNCHECKED):
                 pytest.fail("entered")
     assert caught.value.reason.kind is DisconnectKind.CONNECT_FAILED
@@ -155,7 +156,7 @@ async def test_a_port_in_use_is_connect_failed() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         spec = f"tcp:listen=127.0.0.1:{other.getsockname()[1]}"
-        with nothing_left_open(), pytest.raises(DisconnectedError, match=f"{spec}: Address already in use"):
+        with nothing_left(threads=True), pytest.raises(DisconnectedError, match=f"{spec}: Address already in use"):
             async with open_connection(spec, vetted=UNCHECKED, on_listening=not_reached):
                 pytest.fail("entered")
 
@@ -196,19 +197,19 @@ async def test_the_first_address_that_can_be_bound_is_taken() -> None:
         raise KeyError("enough")
 
     trio.socket.set_custom_hostname_resolver(Resolver(socket.AF_UNIX, socket.AF_INET, socket.AF_INET6))
-    with nothing_left_open(), pytest.raises(KeyError, match="enough"):
+    with nothing_left(threads=True), pytest.raises(KeyError, match="enough"):
         async with open_connection("tcp:listen=name.example:0", vetted=UNCHECKED, on_listening=stop):
             pytest.fail("entered")
     assert heard[0].descriptor.startswith("127.0.0.1:")
     trio.socket.set_custom_hostname_resolver(Resolver(socket.AF_UNIX))
-    with nothing_left_open(), pytest.raises(DisconnectedError, match="Protocol not supported"):
+    with nothing_left(threads=True), pytest.raises(DisconnectedError, match="Protocol not supported"):
         async with open_connection("tcp:listen=name.example:0", vetted=UNCHECKED, on_listening=stop):
             pytest.fail("entered")
 
 
 async def test_cancelling_a_listener_closes_it() -> None:
     """G18: cancelled while it waits for its peer, a listener leaves nothing open."""
-    with nothing_left_open(), trio.CancelScope() as scope:
+    with nothing_left(threads=True), trio.CancelScope() as scope:
         async with open_connection(
             "tcp:listen=127.0.0.1:0", vetted=UNCHECKED, on_listening=lambda _bound: scope.cancel()
         ):
@@ -223,7 +224,7 @@ async def test_cancelling_before_it_listens_closes_it() -> None:
         there.listen()
         port = there.getsockname()[1]
         for spec in (f"tcp:connect=127.0.0.1:{port}", "tcp:listen=127.0.0.1:0"):
-            with nothing_left_open(), trio.CancelScope() as scope:
+            with nothing_left(threads=True), trio.CancelScope() as scope:
                 scope.cancel()
                 async with open_connection(spec, vetted=UNCHECKED, on_listening=not_reached):
                     pytest.fail("entered")
@@ -232,7 +233,7 @@ async def test_cancelling_before_it_listens_closes_it() -> None:
 
 async def test_cancelling_while_it_binds_closes_it() -> None:
     """G18: cancelled between resolving and binding, listening leaves nothing open."""
-    with nothing_left_open(), trio.CancelScope() as scope:
+    with nothing_left(threads=True), trio.CancelScope() as scope:
         trio.socket.set_custom_hostname_resolver(Resolver(socket.AF_INET, scope=scope))
         async with open_connection("tcp:listen=name.example:0", vetted=UNCHECKED):
             pytest.fail("entered")
@@ -265,7 +266,7 @@ async def test_a_peer_that_reset_at_once_is_a_broken_peer(caplog: pytest.LogCapt
         with socket.create_connection((host, int(port))) as peer:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    with nothing_left_open(), caplog.at_level(logging.WARNING):
+    with nothing_left(threads=True), caplog.at_level(logging.WARNING):
         async with open_connection("tcp:listen=127.0.0.1:0", vetted=UNCHECKED, on_listening=reset) as transport:
             with pytest.raises(trio.BrokenResourceError):
                 await transport.receive()

@@ -18,6 +18,7 @@ import pytest
 import trio
 import trio.testing
 
+from harness import nothing_left
 from orc_trio.exceptions import ConnectionSpecError, DisconnectedError
 from orc_trio.reasons import Certainty, DisconnectKind
 from orc_trio.transports import (
@@ -30,7 +31,7 @@ from orc_trio.transports import (
     default_connectors,
     open_connection,
 )
-from transport_helpers import call, connect_to, not_reached, nothing_left_open, receive_count
+from transport_helpers import call, connect_to, not_reached, receive_count
 
 STRANGER = PeerCredentials(pid=4, uid=4_000_000_000, gid=5)
 
@@ -112,10 +113,10 @@ async def test_the_socket_is_ours_alone_and_gone_when_it_has_its_peer(path: path
 
 async def test_a_failing_or_cancelled_listener_leaves_no_path(path: pathlib.Path) -> None:
     """G18: what listening made it unlinks, however it ends."""
-    with nothing_left_open():
+    with nothing_left(threads=True):
         await listen_and_stop(f"unix:listen={path}")
     assert not path.exists()
-    with nothing_left_open(), trio.CancelScope() as scope:
+    with nothing_left(threads=True), trio.CancelScope() as scope:
         async with open_connection(f"unix:listen={path}", on_listening=lambda _bound: scope.cancel()):
             pytest.fail("entered")
     assert scope.cancelled_caught
@@ -193,7 +194,7 @@ async def test_a_living_socket_is_left_alone_and_hears_nothing(kind: int, path: 
         if kind != socket.SOCK_DGRAM:
             alive.listen()
         alive.setblocking(False)
-        with nothing_left_open(), pytest.raises(DisconnectedError) as caught:
+        with nothing_left(threads=True), pytest.raises(DisconnectedError) as caught:
             async with open_connection(f"unix:listen={path}", on_listening=not_reached):
                 pytest.fail("entered")
         assert caught.value.reason.kind is DisconnectKind.CONNECT_FAILED
@@ -296,7 +297,7 @@ async def test_what_is_not_a_socket_is_left_alone(make: Callable[[pathlib.Path],
 async def test_a_directory_that_is_not_there(path: pathlib.Path) -> None:
     """G20: what the system says about the path is what the caller hears."""
     for action in ("listen", "connect"):
-        with nothing_left_open(), pytest.raises(DisconnectedError, match="No such file or directory"):
+        with nothing_left(threads=True), pytest.raises(DisconnectedError, match="No such file or directory"):
             async with open_connection(f"unix:{action}={path}/nowhere/s"):
                 pytest.fail("entered")
 
@@ -306,7 +307,7 @@ async def test_a_socket_of_another_sort_is_not_a_peer(path: pathlib.Path) -> Non
     for kind, says in [(socket.SOCK_STREAM, "Connection refused"), (socket.SOCK_DGRAM, "Protocol wrong type")]:
         with socket.socket(socket.AF_UNIX, kind) as there:
             there.bind(f"{path}{kind}")
-            with nothing_left_open(), pytest.raises(DisconnectedError, match=says):
+            with nothing_left(threads=True), pytest.raises(DisconnectedError, match=says):
                 async with open_connection(f"unix:connect={path}{kind}"):
                     pytest.fail("entered")
 
@@ -317,7 +318,7 @@ async def test_an_abstract_name_can_be_had_once() -> None:
     await listen_and_stop(f"unix:listen={name}")
     with socket.socket(socket.AF_UNIX) as other:
         other.bind("\0" + name[1:])
-        with nothing_left_open(), pytest.raises(DisconnectedError, match="somebody is there already"):
+        with nothing_left(threads=True), pytest.raises(DisconnectedError, match="somebody is there already"):
             async with open_connection(f"unix:listen={name}", on_listening=not_reached):
                 pytest.fail("entered")
 
@@ -330,7 +331,10 @@ async def test_a_full_queue_is_connect_failed(path: pathlib.Path) -> None:
         with socket.socket(socket.AF_UNIX) as waiting:
             waiting.connect(str(path))
             for vetted in (VettedPeer.CHECKED, VettedPeer.UNCHECKED):
-                with nothing_left_open(), pytest.raises(DisconnectedError, match="queue of waiting peers is full"):
+                with (
+                    nothing_left(threads=True),
+                    pytest.raises(DisconnectedError, match="queue of waiting peers is full"),
+                ):
                     async with open_connection(f"unix:connect={path}", vetted=vetted):
                         pytest.fail("entered")
 
@@ -373,7 +377,7 @@ async def test_a_stranger_is_turned_away_and_the_next_one_let_in(
             ) as transport:
                 assert [each.seq for each in await receive_count(transport, 1)] == [3]
 
-        with nothing_left_open():
+        with nothing_left(threads=True):
             with caplog.at_level(logging.WARNING, "orc_trio"):
                 bound = await nursery.start(listen)
                 for _ in range(2):
@@ -395,7 +399,7 @@ async def test_a_listener_of_another_user_is_refused(path: pathlib.Path) -> None
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen()
-        with nothing_left_open(), pytest.raises(DisconnectedError) as caught:
+        with nothing_left(threads=True), pytest.raises(DisconnectedError) as caught:
             async with open_connection(f"unix:connect={path}", connectors=connectors):
                 pytest.fail("entered")
     assert caught.value.reason.kind is DisconnectKind.CONNECT_FAILED
@@ -452,7 +456,7 @@ async def test_an_error_in_a_check_ends_listening_and_leaves_nothing(path: pathl
         raise ZeroDivisionError
 
     connectors = registry(listen=UnixListener(trusted=broken), connect=UnixConnector(trusted=broken))
-    with nothing_left_open(), socket.socket(socket.AF_UNIX) as peer:
+    with nothing_left(threads=True), socket.socket(socket.AF_UNIX) as peer:
         with pytest.raises(ZeroDivisionError):
             async with open_connection(
                 f"unix:listen={path}", connectors=connectors, on_listening=lambda _bound: peer.connect(str(path))

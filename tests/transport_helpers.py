@@ -1,4 +1,4 @@
-"""What the transports' tests share: connected pairs of every kind, and a count of open descriptors."""
+"""What the transports' tests share: connected pairs of every kind."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import os
 import socket
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
 
 from orc_trio.abc import MessageTransport
-from orc_trio.testing.leaks import open_descriptors
 from orc_trio.transports import ConnectionSpec, VettedPeer, in_process_pair, open_connection
 from orc_trio.wire.messages import Message, Opcode
 
@@ -27,15 +26,6 @@ SETUP = Message(Opcode.SETUP)
 def call(seq: int, payload: bytes | memoryview = b"") -> Message:
     """A message that differs from others by its number."""
     return Message(Opcode.CALL, seq, 2, 3, payload)
-
-
-@contextmanager
-def nothing_left_open() -> Iterator[None]:
-    """G19: after the block, the same descriptors are open as before it."""
-    before = open_descriptors()
-    yield
-    after = open_descriptors()
-    assert after == before
 
 
 @asynccontextmanager

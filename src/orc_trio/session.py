@@ -419,8 +419,7 @@ class Session:
                         await self._services.shut_down(self.disconnect_reason)
                     self._enter(SessionState.SHUT_DOWN)  # in the step in which the last service was shut down
         finally:
-            if self._state is not SessionState.SHUT_DOWN:  # our bug, or an interrupt
-                self._state = SessionState.SHUT_DOWN
+            self._state = SessionState.SHUT_DOWN  # whatever happened: our bug, an interrupt
             self._detached.set()
             self._shut_down.set()
 

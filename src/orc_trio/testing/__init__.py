@@ -4,11 +4,13 @@
 * `TrickleStream`, `FailingStream`: streams with faults.
 * `no_leaks`: what is left when something is over.
 * `run_scheduled`: a Trio run whose order of tasks can be had again.
+* `SteadyClock`: a clock that does not count what the machine had no time for.
 * `check_controller_access`, `run_conformance`, `conformance_tests`: a controller access of one's own, checked against
   the guarantees.
 * `explore_world`: every interleaving of two protocol cores.
 """
 
+from orc_trio.testing.clocks import SteadyClock
 from orc_trio.testing.conformance import (
     QUICK_LIMITS,
     AccessPair,
@@ -89,6 +91,7 @@ __all__ = [
     "PairFactory",
     "PairKind",
     "Report",
+    "SteadyClock",
     "StreamKind",
     "Subject",
     "TrickleStream",

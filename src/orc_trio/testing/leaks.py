@@ -8,7 +8,7 @@ Rules
 * *Tasks* are those of the current run's main task and its descendants.  System tasks, Trio's own among them, are
   others' business.
 * *Threads* that wait for work in Trio's thread cache are idle, and no leak.  A thread that is about to end, or to
-  become idle, is given a second.
+  become idle, is given a second; it may still have a descriptor, so they are next.
 * *Descriptors* are compared before the garbage collector runs: one that only it would close is a leak.
 * *Objects* are watched by weak references; *payloads*, which cannot be weakly referenced, are found by what is in them.
   Both are looked for after the garbage has been collected.
@@ -33,6 +33,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +42,15 @@ from typing import Any, Final
 
 import trio
 
-__all__ = ["LeakError", "Leaks", "describe_task", "no_leaks", "open_descriptors", "tasks_of_this_run"]
+__all__ = [
+    "LeakError",
+    "Leaks",
+    "describe_task",
+    "no_leaks",
+    "open_descriptors",
+    "tasks_of_this_run",
+    "wait_for_workers",
+]
 
 _MARKER_SIZE: Final = 16
 _THREAD_GRACE: Final = 1.0
@@ -132,9 +141,9 @@ def no_leaks(*, let_go: bool = False) -> Iterator[Leaks]:
     threads = {id(thread) for thread in threading.enumerate() if _describe_thread(thread) is not None}
     descriptors = open_descriptors()
     yield leaks
-    left = [f"descriptor: {number}: {what}" for number, what in open_descriptors().items() - descriptors.items()]
+    left = [f"thread: {line}" for line in _threads_left(threads, let_go)]
+    left += [f"descriptor: {number}: {what}" for number, what in open_descriptors().items() - descriptors.items()]
     left += [f"task: {describe_task(task)}" for task in tasks_of_this_run() if id(task) not in tasks]
-    left += [f"thread: {line}" for line in _threads_left(threads, let_go)]
     # A collection takes its time, and most often there is nothing left for it to do; or only what finalizers let go.
     objects: list[str] = []
     while (found := leaks.objects_left()) != objects:
@@ -192,6 +201,20 @@ def _threads_left(before: set[int], let_go: bool) -> list[str]:
         if not left or time.monotonic() > patience:
             return left
         time.sleep(0.001)
+
+
+def wait_for_workers() -> None:
+    """Block until Trio's worker threads are idle, a second at most: one that was let go may have a descriptor."""
+    patience = time.monotonic() + _THREAD_GRACE
+    while time.monotonic() < patience and any(map(_is_busy_worker, threading.enumerate())):
+        time.sleep(0.001)
+
+
+def _is_busy_worker(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or -1)
+    return _describe_thread(thread) is not None and any(
+        each.f_globals.get("__name__") == "trio._core._thread_cache" for each, _ in traceback.walk_stack(frame)
+    )
 
 
 def _describe_thread(thread: threading.Thread, let_go: bool = False) -> str | None:

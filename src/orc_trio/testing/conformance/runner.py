@@ -10,6 +10,7 @@ from functools import partial
 
 import trio
 
+from orc_trio.testing.clocks import SteadyClock
 from orc_trio.testing.conformance import checks as _checks  # noqa: F401  (they register themselves)
 from orc_trio.testing.conformance.bench import Check, Hung, all_checks
 from orc_trio.testing.conformance.pair import NotApplicable, PairFactory
@@ -138,8 +139,9 @@ def run_entry(
     seed: int | None = None,
     on_hang: Callable[[str], object] | None = None,
 ) -> str:
-    """Run one check in a Trio run of its own, and let it raise; see `Check.run`."""
-    return run_scheduled(new_seed() if seed is None else seed, partial(entry.run, factory, on_hang=on_hang))
+    """Run one check in a Trio run of its own, by a `SteadyClock`, and let it raise; see `Check.run`."""
+    run = partial(entry.run, factory, on_hang=on_hang)
+    return run_scheduled(new_seed() if seed is None else seed, run, clock=SteadyClock())
 
 
 def new_seed() -> int:
