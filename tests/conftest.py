@@ -8,11 +8,13 @@ import importlib.util
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import hypothesis
 import pytest
+
+from orc_trio.testing.leaks import open_descriptors, wait_for_workers
 
 # No deadline: the machine may be busy with other things. No explanations: they cost much time and mislead where tasks
 # interleave. `HYPOTHESIS_PROFILE=thorough` looks longer, `quick` (what nox uses after the first Python) shorter.
@@ -36,6 +38,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("native"):
             item.add_marker(pytest.mark.skip(reason="needs the extra `jit`"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """G19: no test leaves a descriptor: one that only the garbage collector closes would be missed by another test."""
+    before = open_descriptors()
+    yield
+    if open_descriptors().items() - before.items():
+        wait_for_workers()
+        assert not open_descriptors().items() - before.items()
 
 
 # --- figures -----------------------------------------------------------------------------------------------------

@@ -292,7 +292,7 @@ def nothing_left(*, threads: bool = False) -> Iterator[None]:
     yield
     wait_for_workers()
     after = open_descriptors()
-    assert after == before, {fd: name for fd, name in after.items() if name != before.get(fd)}
+    assert after == before, after.items() ^ before.items()
     assert threads or threading.active_count() <= alive
 
 

@@ -54,8 +54,9 @@ class Executor:
 
     async def _collect(self) -> None:
         assert self.process.stdout is not None
-        async for chunk in self.process.stdout:
-            self.output += chunk
+        async with self.process.stdout as stdout:
+            async for chunk in stdout:
+                self.output += chunk
         self.output += b"<end>"
 
 
