@@ -17,6 +17,7 @@ from harness import (
     RawPeer,
     connected_ends,
     connected_pair,
+    controller_and_raw,
     every_transport,
     every_virtual,
     quiet,
@@ -376,6 +377,20 @@ async def test_it_ends_when_only_one_that_was_not_sent_is_left(autojump_clock: t
 
             assert await controller.disconnect(finish_within=50) == LOCAL
             assert trio.current_time() == before
+
+
+@every_virtual
+async def test_a_peer_that_does_not_answer(kind: PairKind, autojump_clock: trio.testing.MockClock) -> None:
+    """G12, G15: Whether all has arrived is asked within the bound too, and the end says that nobody answered."""
+    async with controller_and_raw(kind) as (controller, raw):
+        before = trio.current_time()
+        controller.begin_disconnect(finish_within=3)
+        await raw.expect(Opcode.PING)
+        await raw.goodbye()
+        assert trio.current_time() - before == pytest.approx(3)
+        end = await controller.wait_disconnected()
+        assert end.kind is DisconnectKind.LOCAL_HANGUP
+        assert end.detail == "not finished in time: the peer did not say whether it has everything"
 
 
 @every_transport

@@ -337,8 +337,11 @@ class Connection:
 
     def _unfinished(self) -> DisconnectReason:
         found = self._peer.statistics()
-        counts = f"{found.pending_calls + found.waiting_calls} calls made here, {found.served_calls} served here"
-        return DisconnectReason(DisconnectKind.LOCAL_HANGUP, f"not finished in time: {counts}")
+        made = found.pending_calls + found.waiting_calls + found.abandoned_calls
+        what = f"{made} calls made here, {found.served_calls} served here"
+        if not (made or found.served_calls):
+            what = "the peer did not say whether it has everything"
+        return DisconnectReason(DisconnectKind.LOCAL_HANGUP, f"not finished in time: {what}")
 
     @uninterrupted
     async def _check_liveness(self, bound: float) -> None:
