@@ -21,7 +21,7 @@ import pytest
 import trio
 
 from orc_trio import Certainty, DisconnectedError, DisconnectKind, DisconnectReason, HandlerRegistry, Limits
-from orc_trio.abc import MessageTransport
+from orc_trio.abc import MessageTransport, WrappedTransport
 from orc_trio.launch import ExecutorProcess, ProcessTransport, open_executor_process
 from orc_trio.lifeline import VARIABLE
 from orc_trio.protocol import Role, Setup
@@ -500,27 +500,12 @@ async def test_output() -> None:
 async def test_wrapped_transport() -> None:
     """What stands between the connection and the process sees every message, and the exit status passes through."""
 
-    class Counting(MessageTransport):
-        def __init__(self, inner: MessageTransport) -> None:
-            self.inner = inner
-            self.count = 0
+    class Counting(WrappedTransport):
+        count = 0
 
         async def send(self, messages: Any) -> None:
             self.count += len(messages)
-            await self.inner.send(messages)
-
-        async def receive(self) -> Any:
-            return await self.inner.receive()
-
-        async def send_eof(self) -> None:
-            await self.inner.send_eof()
-
-        async def aclose(self) -> None:
-            await self.inner.aclose()
-
-        @property
-        def exit_status(self) -> int | None:
-            return self.inner.exit_status
+            await super().send(messages)
 
     wrapped: list[Counting] = []
 

@@ -21,7 +21,7 @@ from orc_trio.registry import Buffer
 from orc_trio.statistics import ConnectionStatistics
 from orc_trio.wire.messages import Message
 
-__all__ = ["AccessHost", "ControllerAccess", "MessageTransport", "Service"]
+__all__ = ["AccessHost", "ControllerAccess", "MessageTransport", "Service", "WrappedTransport"]
 
 
 class MessageTransport(ABC):
@@ -106,6 +106,95 @@ class MessageTransport(ABC):
     def exit_status(self) -> int | None:
         """The exit status of the process at the other end, if this transport started it and knows it by now."""
         return None
+
+
+class WrappedTransport(MessageTransport):
+    """Another transport, as it is: a base for what stands between it and the connection, and changes some of it.
+
+    Args:
+        inner: What moves the messages; belongs to this from here on.
+    """
+
+    def __init__(self, inner: MessageTransport) -> None:
+        self._inner = inner
+
+    @property
+    def max_payload(self) -> int:
+        """The inner transport's."""
+        return self._inner.max_payload
+
+    @max_payload.setter
+    def max_payload(self, value: int) -> None:
+        self._inner.max_payload = value
+
+    @property
+    def activity(self) -> int:  # type: ignore[override]
+        """The inner transport's."""
+        return self._inner.activity
+
+    @property
+    def at_boundary(self) -> bool:
+        """The inner transport's."""
+        return self._inner.at_boundary
+
+    @property
+    def exit_status(self) -> int | None:
+        """The inner transport's."""
+        return self._inner.exit_status
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Send messages, in order.
+
+        Raises:
+            trio.BrokenResourceError: They cannot be sent.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            As the inner transport's.
+        """
+        await self._inner.send(messages)
+
+    async def receive(self) -> Sequence[Message]:
+        """Wait for messages.
+
+        Raises:
+            RemoteProtocolError: What came is no message, or is over ``max_payload``.
+            trio.BrokenResourceError: Nothing can be received.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Loses nothing.
+        """
+        return await self._inner.receive()
+
+    async def send_eof(self) -> None:
+        """Say that nothing more will be sent.
+
+        Raises:
+            trio.BrokenResourceError: The channel is gone.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Leaves the channel to `aclose`.
+        """
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        """Close the inner transport.
+
+        Checkpoints:
+            Always.
+
+        Cancellation:
+            Closes all the same.
+        """
+        await self._inner.aclose()
 
 
 class AccessHost(Protocol):

@@ -256,7 +256,7 @@ async def open_executor_process(
         stderr: Likewise.
         grace: Seconds the process has to exit after the connection is closed, and again after SIGTERM; then SIGKILL.
         on_disconnect: Called once, with how it ended, when it is over; also if it never began.
-        wrap_transport: Given the transport to the process, gives the one to use, which passes everything on.
+        wrap_transport: Given the transport to the process, gives the one to use; see `WrappedTransport`.
 
     Yields:
         The controller.

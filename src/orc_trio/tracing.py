@@ -38,7 +38,7 @@ from typing import BinaryIO, Final
 
 import attrs
 
-from orc_trio.abc import MessageTransport
+from orc_trio.abc import MessageTransport, WrappedTransport
 from orc_trio.exceptions import OrcError, RemoteProtocolError
 from orc_trio.wire.framing import FrameDecoder, encode
 from orc_trio.wire.messages import Message
@@ -119,7 +119,7 @@ class TraceWriter:
                 self.error = exc
 
 
-class TracingTransport(MessageTransport):
+class TracingTransport(WrappedTransport):
     """Another transport, with a record of every message.
 
     Args:
@@ -128,32 +128,8 @@ class TracingTransport(MessageTransport):
     """
 
     def __init__(self, inner: MessageTransport, trace: TraceWriter) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._trace = trace
-
-    @property
-    def max_payload(self) -> int:
-        """The largest payload accepted, in bytes; see `MessageTransport`."""
-        return self._inner.max_payload
-
-    @max_payload.setter
-    def max_payload(self, value: int) -> None:
-        self._inner.max_payload = value
-
-    @property
-    def activity(self) -> int:  # type: ignore[override]
-        """Counts signs of life; see `MessageTransport`."""
-        return self._inner.activity
-
-    @property
-    def at_boundary(self) -> bool:
-        """Whether what came so far ends at the end of a message; see `MessageTransport`."""
-        return self._inner.at_boundary
-
-    @property
-    def exit_status(self) -> int | None:
-        """The exit status of the process at the other end; see `MessageTransport`."""
-        return self._inner.exit_status
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Record messages, then send them.
@@ -169,7 +145,7 @@ class TracingTransport(MessageTransport):
         """
         self._trace.messages(Direction.SENT, messages)
         try:
-            await self._inner.send(messages)
+            await super().send(messages)
         except Exception as exc:
             self._trace.end(Direction.SENT, _describe(exc))
             raise
@@ -188,7 +164,7 @@ class TracingTransport(MessageTransport):
             Loses nothing.
         """
         try:
-            messages = await self._inner.receive()
+            messages = await super().receive()
         except Exception as exc:
             self._trace.end(Direction.RECEIVED, _describe(exc))
             raise
@@ -211,18 +187,7 @@ class TracingTransport(MessageTransport):
             Leaves the channel to `aclose`.
         """
         self._trace.end(Direction.SENT)
-        await self._inner.send_eof()
-
-    async def aclose(self) -> None:
-        """Close the inner transport.
-
-        Checkpoints:
-            Always.
-
-        Cancellation:
-            Closes all the same.
-        """
-        await self._inner.aclose()
+        await super().send_eof()
 
 
 def _describe(exc: Exception) -> str:

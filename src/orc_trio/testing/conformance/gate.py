@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from orc_trio.abc import MessageTransport
+from orc_trio.abc import MessageTransport, WrappedTransport
 from orc_trio.registry import Buffer
 from orc_trio.testing.pairs import End
 from orc_trio.testing.streams import WrappedStream
@@ -256,40 +256,16 @@ class GatedStream(WrappedStream):
         await self._sends.send(super()._send_eof)
 
 
-class GatedTransport(MessageTransport):
+class GatedTransport(WrappedTransport):
     """One end of a pair of message transports, behind a gate."""
 
     def __init__(self, inner: MessageTransport, gate: Gate) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._gate = gate
         self._sends, self._receives = Side(gate), Side(gate)
         self._held: list[Message] = []
         self._garbage: list[Message] = []
         self._ended = False
-
-    @property
-    def max_payload(self) -> int:
-        """The inner transport's."""
-        return self._inner.max_payload
-
-    @max_payload.setter
-    def max_payload(self, size: int) -> None:
-        self._inner.max_payload = size
-
-    @property
-    def activity(self) -> int:  # type: ignore[override]
-        """The inner transport's."""
-        return self._inner.activity
-
-    @property
-    def at_boundary(self) -> bool:
-        """The inner transport's."""
-        return self._inner.at_boundary
-
-    @property
-    def exit_status(self) -> int | None:
-        """The inner transport's."""
-        return self._inner.exit_status
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Send, when the gate is open.
@@ -303,7 +279,7 @@ class GatedTransport(MessageTransport):
         Cancellation:
             As the inner transport.
         """
-        await self._sends.send(lambda: self._inner.send(messages))
+        await self._sends.send(lambda: WrappedTransport.send(self, messages))
 
     async def receive(self) -> Sequence[Message]:
         """Receive, when the gate is open.
@@ -345,7 +321,7 @@ class GatedTransport(MessageTransport):
         Cancellation:
             Leaves the channel to `aclose`.
         """
-        await self._sends.send(self._inner.send_eof)
+        await self._sends.send(super().send_eof)
 
     async def aclose(self) -> None:
         """Close the inner transport.
@@ -359,7 +335,7 @@ class GatedTransport(MessageTransport):
         self._sends.close()
         self._receives.close()
         self._held, self._garbage = [], []
-        await self._inner.aclose()
+        await super().aclose()
 
     async def garble(self) -> None:
         """Have garbage received.
