@@ -203,3 +203,10 @@ def museum(session: nox.Session) -> None:
     """Put each bug of the museum into a copy of the source: the tests must kill it.  All, or those named after `--`."""
     session.install("-e", ".[jit]", *group("tests"))
     session.run("python", "-m", "museum", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure how fast the library is here, against the floor; what follows `--` goes to `orc-trio bench`."""
+    session.install(".")
+    session.run("orc-trio", "bench", *session.posargs)

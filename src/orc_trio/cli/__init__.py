@@ -1,4 +1,4 @@
-"""The command line: ``orc-trio run | executor | call | decode | conformance``.
+"""The command line: ``orc-trio run | executor | call | decode | conformance | bench``.
 
 Rules
 -----

@@ -267,6 +267,40 @@ def decode(file: str, shown: int) -> None:
             click.echo(line)
 
 
+@orc_trio.command(help=texts.BENCH, short_help="Measure how fast it is here.", epilog=texts.EXIT_CODES)
+@click.option(
+    "--only", multiple=True, metavar="TEXT", help="Only what has this in its name. May be given more than once."
+)
+@click.option(
+    "--sets",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How many fresh pairs of processes to measure in.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=2),
+    default=8,
+    show_default=True,
+    help="How many slices of time of each of the two in a pair of processes.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="How long a slice is.",
+)
+@click.option("--json", "json_path", metavar="FILE", help="Write the results as JSON.")
+def bench(only: tuple[str, ...], sets: int, rounds: int, seconds: float, json_path: str | None) -> int:
+    """See `texts.BENCH`."""
+    from orc_trio.bench.cells import Plan
+    from orc_trio.cli.bench import bench as measure
+
+    return measure(only=only, plan=Plan(sets=sets, rounds=rounds, seconds=seconds), json_path=json_path)
+
+
 @orc_trio.command(help=texts.CONFORMANCE, short_help="Check a controller access of one's own.", epilog=texts.EXIT_CODES)
 @click.argument("factories", metavar="MODULE:FACTORY...", nargs=-1, required=True)
 @click.option("--only", multiple=True, metavar="G12", help="Check this guarantee only. May be given more than once.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CALL", "CONFORMANCE", "DECODE", "EXECUTOR", "EXIT_CODES", "MAIN", "RUN", "RUN_EXIT_CODES"]
+__all__ = ["BENCH", "CALL", "CONFORMANCE", "DECODE", "EXECUTOR", "EXIT_CODES", "MAIN", "RUN", "RUN_EXIT_CODES"]
 
 EXIT_CODES: Final = """\b
 Exit codes:
@@ -43,6 +43,20 @@ Start here:
   orc-trio run --trace t program.ll       write down every message,
   orc-trio decode t                       and read it
   orc-trio conformance my_tests:my_pairs  check a controller access of your own
+  orc-trio bench                          measure how fast it is here
+"""
+
+BENCH: Final = """Measure calls over this library against the least that Trio needs for the same bytes.
+
+Each line compares two things that were measured side by side, in turns: what is before the slash, as a multiple of what
+is behind it. "floor" is a ping-pong over Trio's socket streams without any logic, over as many connections as there are
+calls in flight. A speed of 2 is twice as many calls in a second; a CPU of 2 is twice the processor time for each, of
+both processes together. "64 × 1 KiB" is 64 calls in flight, of 1 KiB there and 1 KiB back.
+
+\b
+Examples:
+  orc-trio bench
+  orc-trio bench --only "1 × 1 KiB" --json results.json
 """
 
 RUN: Final = """Run PROGRAM in an executor process: LLVM IR (.ll, .bc), an object (.o), or C (.c).

@@ -1,0 +1,135 @@
+"""What is measured: the floor, and the library over each kind of transport.
+
+Each has a serving end and a calling one.  What is called gives back the bytes it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+import attrs
+import trio
+
+from orc_trio.abc import MessageTransport
+from orc_trio.access import StreamControllerAccess
+from orc_trio.bench import floor
+from orc_trio.bootstrap import BootstrapInfo
+from orc_trio.controller import open_controller
+from orc_trio.protocol import Limits
+from orc_trio.registry import HandlerRegistry
+from orc_trio.session import open_session
+from orc_trio.transports import in_process_pair
+
+__all__ = ["SUBJECTS", "Connect", "RoundTrip", "Subject"]
+
+RoundTrip: TypeAlias = Callable[[bytes], Awaitable[object]]
+"""Sends a payload, and waits until it is back."""
+Connect: TypeAlias = Callable[[], Awaitable[trio.SocketStream]]
+"""Makes one more connection to the serving end."""
+_LIMITS: Final = Limits(max_calls=16 * 1024, max_bytes=1024 * 1024 * 1024)
+
+
+@attrs.frozen
+class Subject:
+    """One thing that is measured.
+
+    Attributes:
+        serve: Is the serving end of one connection, until the other end closes.
+        open: Opens the calling end, and gives as many round trips as shall be in flight at once.
+    """
+
+    serve: Callable[[trio.SocketStream], Awaitable[None]]
+    open: Callable[[Connect, int], AbstractAsyncContextManager[Sequence[RoundTrip]]]
+
+
+class _AnyStream(trio.abc.HalfCloseableStream):
+    """A stream that does not look like a socket."""
+
+    def __init__(self, inner: trio.SocketStream) -> None:
+        self._inner = inner
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """As the inner stream."""
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As the inner stream."""
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As the inner stream."""
+        return await self._inner.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        """As the inner stream."""
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        """As the inner stream."""
+        await self._inner.aclose()
+
+
+async def _echo(args: memoryview) -> memoryview:  # noqa: ASYNC124, ASYNC910
+    return args  # noqa: ASYNC910
+
+
+async def _execute(end: trio.abc.Stream | MessageTransport) -> None:
+    async with open_session() as session:
+        bootstrap = BootstrapInfo.for_session(session)
+        bootstrap.add_wrapper("echo", _echo, zero_copy=True)
+        await session.attach(StreamControllerAccess(end, limits=_LIMITS), bootstrap)
+        await session.wait_detached()
+
+
+@asynccontextmanager
+async def _control(end: trio.abc.Stream | MessageTransport, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
+    async with open_controller(end, HandlerRegistry(), limits=_LIMITS) as controller:
+        address = controller.bootstrap.symbols["echo"]
+        yield [partial(controller.call_wrapper, address, zero_copy=True)] * number
+
+
+@asynccontextmanager
+async def _open_floor(connect: Connect, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(await connect()) for _ in range(number)]
+        yield [partial(floor.ping_pong, stream) for stream in streams]
+
+
+@asynccontextmanager
+async def _open(connect: Connect, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
+    async with _control(await connect(), number) as round_trips:
+        yield round_trips
+
+
+@asynccontextmanager
+async def _open_any(connect: Connect, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
+    async with _control(_AnyStream(await connect()), number) as round_trips:
+        yield round_trips
+
+
+@asynccontextmanager
+async def _open_in_process(_connect: Connect, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
+    here, there = in_process_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_execute, there)
+        async with _control(here, number) as round_trips:
+            yield round_trips
+
+
+async def _serve_any(stream: trio.SocketStream) -> None:
+    await _execute(_AnyStream(stream))
+
+
+SUBJECTS: Final = MappingProxyType(
+    {
+        "floor": Subject(serve=floor.serve, open=_open_floor),
+        "orc_trio": Subject(serve=_execute, open=_open),
+        "orc_trio, any stream": Subject(serve=_serve_any, open=_open_any),
+        "orc_trio, in process": Subject(serve=_execute, open=_open_in_process),
+    }
+)
+"""By name."""
