@@ -693,7 +693,7 @@ MUTANTS = [
         "finished while a handler runs",
         Peer,
         "_in_flight",
-        ((" or len(self._served)", ""),),
+        ((" or served)", ")"),),
         SOFT_BOTH,
         "something is in flight",
     ),

@@ -171,3 +171,31 @@ def test_a_late_release_is_silent(caplog: pytest.LogCaptureFixture, capfd: Any) 
     gc.collect()
     assert quiet(caplog)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_finalizer_releases_one_at_any_moment() -> None:
+    """G22: the garbage collector may find an owner of a keepalive while this very thread has the lock."""
+
+    class Owner:
+        def __init__(self, token: orc_trio.Keepalive) -> None:
+            self.token = token
+            self.itself = self
+
+        def __del__(self) -> None:
+            self.token.release()
+
+    async def main() -> None:
+        async with orc_trio.open_session() as session:
+            for _ in range(3000):
+                Owner(session.keepalive("owner"))
+                session.statistics()
+            gc.collect()
+            assert session.statistics().keepalives == ()
+
+    before = gc.get_threshold()
+    gc.set_threshold(7)
+    try:
+        (result,) = Threads(1, lambda: trio.run(main)).join()
+    finally:
+        gc.set_threshold(*before)
+    assert result is None

@@ -24,6 +24,7 @@ from orc_trio.protocol import (
 )
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
 from orc_trio.wire import Message, Opcode, PartOf
+from orc_trio.wire.messages import ResultKind
 from strategies import HANG_UP, KIB, assert_empty, deliver, of, outcomes, pair, received, running, settle
 
 EOF = DisconnectReason(DisconnectKind.EOF_WITHOUT_HANGUP)
@@ -432,6 +433,20 @@ def test_it_is_finished_when_the_peer_has_everything() -> None:
     assert [message[::3] for message in peer.take()] == [(Opcode.PING, 4)]
     peer.receive(Message(Opcode.PONG, aux=4))
     assert peer.finished
+
+
+def test_a_peer_that_goes_on_asking_does_not_keep_it_from_its_end() -> None:
+    """G12: a call that a soft stop turns away is not in flight, though its refusal has not gone out."""
+    peer = running()
+    peer.finish()
+    assert [message[::3] for message in peer.take()] == [(Opcode.PING, 1)]
+    peer.receive(Message(Opcode.CALL, 1))
+    peer.receive(Message(Opcode.PONG, aux=1))
+    assert peer.finished
+    peer.latch(DisconnectReason(DisconnectKind.LOCAL_HANGUP))
+    refusal, hang_up = peer.take()
+    assert (refusal.opcode, refusal.seq, refusal.aux) == (Opcode.RESULT, 1, ResultKind.REFUSED)
+    assert (hang_up.opcode, hang_up.aux) == (Opcode.HANG_UP, 0)
 
 
 def test_only_what_is_open_can_be_finished() -> None:

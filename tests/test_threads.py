@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from harness import connected_ends, every_transport, no_hang
 from orc_trio import Certainty, DisconnectKind, Handler
 from orc_trio.testing import PairKind
 from orc_trio.threads import Portal, RunEnded
-from session_fakes import LOCAL, FakeAccess, Threads, attached
+from session_fakes import LOCAL, REMOTE, FakeAccess, Threads, attached
 
 
 async def echo(args: bytes) -> bytes:
@@ -140,7 +141,7 @@ async def test_from_another_trio_run_in_a_thread() -> None:
 
 @pytest.mark.parametrize("known", [False, True])
 def test_the_run_ends_under_a_call(known: bool) -> None:
-    """G11: a call whose run ends under it fails as disconnected, UNKNOWN; never as a bare Cancelled."""
+    """G11, G12: a call whose run ends under it fails as disconnected, UNKNOWN; who waits for the end still gets it."""
     calling = threading.Event()
 
     class Slow:
@@ -158,8 +159,8 @@ def test_the_run_ends_under_a_call(known: bool) -> None:
 
         async def detach(self, *, finish_within: float) -> orc_trio.DisconnectReason:
             calling.set()
-            await trio.sleep_forever()
-            raise AssertionError
+            await trio.sleep(0.1)  # its owner is a system task, and says goodbye
+            return REMOTE
 
         async def shutdown(self, *, finish_within: float) -> orc_trio.DisconnectReason | None:
             return await self.detach(finish_within=finish_within)
@@ -175,8 +176,8 @@ def test_the_run_ends_under_a_call(known: bool) -> None:
     assert isinstance(error, orc_trio.DisconnectedError)
     assert error.certainty is Certainty.UNKNOWN
     assert error.reason.kind is (DisconnectKind.LOCAL_HANGUP if known else DisconnectKind.OWNER_CANCELLED)
-    assert trio.run(main, "detach").join() == [LOCAL]
-    assert trio.run(main, "shutdown").join() == [LOCAL if known else None]
+    assert trio.run(main, "detach").join() == [REMOTE]
+    assert trio.run(main, "shutdown").join() == [REMOTE]
 
 
 def test_the_run_has_ended() -> None:
@@ -302,3 +303,43 @@ async def test_a_thread_two_connections_deep(kind: PairKind, by: str) -> None:
             await ends.call("outer")
         assert await ends.session.wait_detached() == LOCAL
     assert seen == [LOCAL]
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+@pytest.mark.parametrize("by", ["from_thread", "portal"])
+async def test_a_thread_of_a_keepalives_holder(abandoned: bool, by: str) -> None:
+    """G12, G24: a thread works for the task that started it, also if Trio would let it go."""
+
+    def work() -> None:
+        if by == "portal":
+            portal.shutdown()
+        else:
+            trio.from_thread.run(session.shutdown)
+        assert session.state is not orc_trio.SessionState.SHUT_DOWN
+
+    with no_hang():
+        async with orc_trio.open_session() as session:
+            portal = session.thread_portal()
+            with session.keepalive("task"):
+                await trio.to_thread.run_sync(work, abandon_on_cancel=abandoned)
+            await session.shutdown()
+
+
+@every_transport
+async def test_a_task_that_a_thread_started_elsewhere_waits(kind: PairKind) -> None:
+    """G12: a task that a threaded function started in another nursery returns in the terminal state only."""
+    seen: list[Any] = []
+
+    async def background() -> None:
+        reason = await ends.session.detach()
+        seen.append((reason, ends.session.disconnect_reason))
+
+    def serve(_args: bytes) -> bytes:
+        trio.from_thread.run_sync(application.start_soon, background)
+        return b""
+
+    async with trio.open_nursery() as application:
+        async with connected_ends(kind, threaded={"serve": serve}) as ends:
+            with suppress(orc_trio.DisconnectedError):
+                await ends.call("serve")
+    assert seen == [(LOCAL, LOCAL)]

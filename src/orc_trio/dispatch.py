@@ -20,7 +20,7 @@ import trio
 
 from orc_trio.exceptions import CallRefusedError, UnknownHandlerTagError, WrapperFunctionError
 from orc_trio.interrupts import interruptible_async
-from orc_trio.nesting import enter_for_thread, serving, started
+from orc_trio.nesting import serving, started
 from orc_trio.registry import Buffer, Handler
 
 __all__ = ["Dispatcher", "as_bytes"]
@@ -149,7 +149,6 @@ class Dispatcher:
                 ticket.pop()
             except IndexError:
                 return b""  # G13: let go before it started, so it does not start
-            enter_for_thread()
             started()
             try:
                 return handler.function(args)  # type: ignore[return-value]

@@ -5,8 +5,10 @@ Rules
 * From the moment a shutdown is requested no new keepalive is given.
 * A keepalive brackets one span of execution, not a chain of asynchronous steps.
 * Any thread may take and release one; a release after the Trio run has ended is silent (G19).
-* Who holds one does not wait for a disconnect or shutdown of its session: it would wait for itself (G12).  That is the
-  task that took it and its child tasks, by ancestry; and a thread that took it or works for that task, by context.
+* Who took one does not wait for a disconnect or shutdown of its session: it would wait for itself (G12).  That is the
+  task that took it and its child tasks, by ancestry; and a thread that took it or works for that task, by context: also
+  a task that a thread which took one starts elsewhere, as long as it is held.
+* A release may come at any instruction, from a finalizer or a signal handler: also to a thread that has the lock.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import trio
 
 from orc_trio.exceptions import CallRefusedError, KeepaliveDeniedError
 from orc_trio.interrupts import uninterrupted
-from orc_trio.nesting import enter_for_thread, for_thread, is_within
+from orc_trio.nesting import for_thread, is_within
 
 __all__ = ["Keepalive", "Keepalives"]
 
@@ -57,9 +59,11 @@ class Keepalive:
             self._owner._release(self)
         _held.set(_held_now())
 
+    @uninterrupted
     def __enter__(self) -> Self:
         return self
 
+    @uninterrupted
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
@@ -70,7 +74,7 @@ class Keepalives:
     """The tokens of one session.  Made on the Trio thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tokens: dict[Keepalive, None] = {}
         self._denied = False
         self._changed = trio.Event()
@@ -80,7 +84,7 @@ class Keepalives:
     def names(self) -> tuple[str, ...]:
         """The holders, in the order in which they came."""
         with self._lock:
-            return tuple(token.name for token in self._tokens)
+            return tuple(token.name for token in self._tokens.copy())
 
     @uninterrupted
     def acquire(self, name: str) -> Keepalive:
@@ -90,8 +94,6 @@ class Keepalives:
             KeepaliveDeniedError: A shutdown was requested.
         """
         token = Keepalive(name, self, _this_task())
-        if not trio.lowlevel.in_trio_run():
-            enter_for_thread()
         with self._lock:
             if self._denied:
                 raise KeepaliveDeniedError("the session is shutting down")
@@ -126,9 +128,9 @@ class Keepalives:
     def held_here(self) -> bool:
         """Whether the current task, a parent of it, the thread it works for, or this thread holds one."""
         held = [token for token in _held_now() if token._owner is self]
-        if for_thread() or not trio.lowlevel.in_trio_task():
+        if not held or not trio.lowlevel.in_trio_task() or for_thread():
             return bool(held)
-        return any(token._taker is not None and is_within(token._taker) for token in held)
+        return any(token._taker is None or is_within(token._taker) for token in held)
 
     async def wait_released(self, patience: trio.CancelScope) -> bool:
         """Wait until there is none.

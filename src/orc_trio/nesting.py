@@ -5,7 +5,8 @@ Rules
 * A handler's task carries a `Serving` in its context.  Child tasks and `trio.to_thread` threads inherit contexts, so
   they carry it too, and so does what they do through a thread portal.
 * Who waits for a disconnect is decided by task ancestry, not by the mark: a task that a handler started elsewhere has
-  inherited the mark, and can wait.  Only for a thread, which has no ancestry, the mark decides.
+  inherited the mark, and can wait.  Only for a thread, which has no ancestry, the mark decides: what a thread asks for
+  by ``trio.from_thread`` is done by the task that waits for it, or by a system task with the thread's context.
 * A connection may be opened inside a handler of another one: then who serves its calls serves the other's too.
 * The mark counts only while its call is being served: a task that outlives the handler makes ordinary calls again.
 """
@@ -42,8 +43,6 @@ class Serving:
 
 _current: ContextVar[Serving | None] = ContextVar("orc_trio_serving", default=None)
 
-_for_thread: ContextVar[bool] = ContextVar("orc_trio_for_thread", default=False)
-
 
 def serving() -> Serving | None:
     """The call that the current task or thread is serving, if any."""
@@ -73,17 +72,13 @@ def started(value: bool = True) -> None:
         mark.started = value
 
 
-def enter_for_thread() -> None:
-    """Say that what runs in the current context, or in a copy of it, does what a thread asked for, or is that thread.
-
-    A task that a thread has started, by a portal or by ``trio.from_thread``, runs in a copy of the thread's context.
-    """
-    _for_thread.set(True)
-
-
 def for_thread() -> bool:
-    """Whether the current task does what a thread asked for, in a thread's context."""
-    return _for_thread.get()
+    """Whether the current task does what a thread asked for and nobody waits for: it begins in a system task.
+
+    While the main task lives.  When it has ended everything that it owns is over, and the others are being cancelled.
+    """
+    *_, top, root = _lineage()
+    return top.parent_nursery is not root.child_nurseries[-1]  # the last is the one in which the main task runs
 
 
 def is_within(ancestor: trio.lowlevel.Task) -> bool:

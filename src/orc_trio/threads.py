@@ -18,7 +18,6 @@ from typing import Protocol, TypeVar
 import trio
 
 from orc_trio.exceptions import DisconnectedError, NoControllerError
-from orc_trio.nesting import enter_for_thread
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
 from orc_trio.registry import Buffer
 
@@ -50,9 +49,24 @@ class Portal:
         if trio.lowlevel.in_trio_run():
             raise RuntimeError("a thread portal blocks its thread: on the Trio thread, await the async method instead")
         try:
-            return trio.from_thread.run(_for_thread, function, trio_token=self._token)
+            return trio.from_thread.run(function, trio_token=self._token)
         except trio.RunFinishedError as exc:
             raise RunEnded from exc
+
+    def _end(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run what waits for the end, to its end: nothing takes longer than that, and a thread cannot be cancelled.
+
+        Raises:
+            RunEnded: The run has ended.
+            RuntimeError: This is the Trio thread.
+        """
+
+        async def shielded() -> T:
+            with trio.CancelScope(shield=True):
+                result = await function()
+            return result
+
+        return self._run(shielded)
 
     def _call(
         self,
@@ -70,11 +84,6 @@ class Portal:
             # G11: the run is ending, and with it everything that was connected.
             reason = end() or DisconnectReason(DisconnectKind.OWNER_CANCELLED, "the Trio run has ended")
             raise DisconnectedError(reason, Certainty.UNKNOWN) from exc  # noqa: ASYNC104
-
-
-async def _for_thread(function: Callable[[], Awaitable[T]]) -> T:
-    enter_for_thread()
-    return await function()
 
 
 class _Controller(Protocol):
@@ -124,9 +133,9 @@ class ControllerPortal(Portal):
             ValueError: ``finish_within`` is negative.
         """
         try:
-            return self._run(partial(self._controller.disconnect, finish_within=finish_within))
-        except (RunEnded, trio.Cancelled):  # noqa: ASYNC103
-            return self._controller.disconnect_reason or self._controller.begin_disconnect()  # noqa: ASYNC104
+            return self._end(partial(self._controller.disconnect, finish_within=finish_within))
+        except RunEnded:
+            return self._controller.disconnect_reason or self._controller.begin_disconnect()
 
 
 class SessionPortal(Portal):
@@ -159,9 +168,9 @@ class SessionPortal(Portal):
             ValueError: ``finish_within`` is negative.
         """
         try:
-            return self._run(partial(self._session.detach, finish_within=finish_within))
-        except (RunEnded, trio.Cancelled):  # noqa: ASYNC103
-            return self._session.disconnect_reason or self._session.begin_detach()  # noqa: ASYNC104
+            return self._end(partial(self._session.detach, finish_within=finish_within))
+        except RunEnded:
+            return self._session.disconnect_reason or self._session.begin_detach()
 
     disconnect = detach
 
@@ -179,6 +188,6 @@ class SessionPortal(Portal):
             ValueError: ``finish_within`` is negative.
         """
         try:
-            return self._run(partial(self._session.shutdown, finish_within=finish_within))
-        except (RunEnded, trio.Cancelled):  # noqa: ASYNC103
-            return self._session.disconnect_reason  # noqa: ASYNC104
+            return self._end(partial(self._session.shutdown, finish_within=finish_within))
+        except RunEnded:
+            return self._session.disconnect_reason

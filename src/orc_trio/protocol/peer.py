@@ -102,6 +102,7 @@ class Peer:
         self._pings = Pings()
         self._probe = 0  # the ping that asks whether everything has arrived; 0: none is out
         self._all_arrived = False
+        self._turned_away: set[InboundCall] = set()  # refused by a soft stop, and the refusal is queued
         self._hang_up_taken = False
         self._peer_hung_up = False
         self._outbox.put(Message(Opcode.SETUP, payload=encode_setup(setup or Setup.of(role, self.limits))))
@@ -238,6 +239,7 @@ class Peer:
                 message, entry.result = entry.result, None
                 if entry.state is not InboundState.DONE:
                     self._served.finish(entry)
+                self._turned_away.discard(entry)
             else:
                 message = entry
                 if message.opcode == Opcode.PONG:
@@ -297,6 +299,7 @@ class Peer:
         call = self._served.begin(message)
         if self.state is PeerState.FINISHING and not call.nested:
             call.state = InboundState.ANSWERED
+            self._turned_away.add(call)
             self._queue_result(call, Refused(FINISHING))
             return
         self._served.dispatch(call)
@@ -387,7 +390,9 @@ class Peer:
 
     @property
     def _in_flight(self) -> bool:
-        return bool(len(self._pending) or self._pending.waiting or len(self._served))
+        # Not those turned away: as long as the peer goes on asking, there would always be one.
+        served = len(self._served) - len(self._turned_away)
+        return bool(len(self._pending) or self._pending.waiting or served)
 
     def _ask_whether_all_arrived(self) -> None:
         # A pong says that all has arrived which was sent before its ping, and brings all that was sent before it.
@@ -429,6 +434,7 @@ class Peer:
         for served in self._outbox.close(hang_up):
             self._events.append(ResultAccepted(served))
         self._served.drain()
+        self._turned_away.clear()
         self._pings.forget()
         self._events.append(Latched(cause))
         return cause

@@ -131,7 +131,8 @@ class End(Oracle):
                 self.finishes += 1
                 self.peer.finish()
             case "hang up":
-                busy = len(self.made) + self.fates.count(Fate.LEFT) + len(self.serving) + len(self.results)
+                answers = len(self.results) - len(self.turned_away)
+                busy = len(self.made) + self.fates.count(Fate.LEFT) + len(self.serving) + answers
                 require(not busy, "G12: finished, but something is in flight")
                 self.peer.latch(DisconnectReason(DisconnectKind.LOCAL_HANGUP))
             case "send failed":
@@ -217,6 +218,7 @@ class End(Oracle):
     def _close(self) -> None:
         self.peer.end()
         self.results.clear()
+        self.turned_away.clear()
         self.in_hand = 0
         self.heard_end = True
         found = self.peer.statistics()
@@ -283,6 +285,7 @@ class End(Oracle):
                 require(message.seq == next(iter(self.results)), "G8: results overtake each other")
                 self.in_hand += len(message.payload)
                 del self.results[message.seq]
+                self.turned_away.pop(message.seq, None)
             case Opcode.CANCEL:
                 require(message.seq <= self.last_sent, "G5: a cancel overtakes its call")
                 require(not self.latched, "G14: a cancel was sent after the latch")

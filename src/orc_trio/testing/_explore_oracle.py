@@ -121,6 +121,7 @@ class Oracle:
         serving: The peer's calls with a handler, by number.
         parents: For each nested call: the number of the call that its handler serves.
         results: Numbers of the calls answered whose results were not handed over, in order, with their sizes.
+        turned_away: Those of them that a soft stop refused.
         in_hand: Bytes of the results handed over last: they may still be on their way into the channel.
         outside: Numbers of those that wait for room, in order.
         arriving: The number of a call that arrives in parts, or 0.
@@ -147,6 +148,7 @@ class Oracle:
     serving: dict[int, InboundCall] = attrs.field(factory=dict)
     parents: dict[int, int] = attrs.field(factory=dict)
     results: dict[int, int] = attrs.field(factory=dict)
+    turned_away: dict[int, None] = attrs.field(factory=dict)
     in_hand: int = 0
     outside: list[int] = attrs.field(factory=list)
     arriving: int = 0
@@ -329,6 +331,7 @@ class Oracle:
         if self.outside or self._held() + size > self._limit("max_bytes"):
             self.outside.append(seq)
         self.results[seq] = size
+        self.turned_away[seq] = None
 
     def _occupying(self, nested: bool) -> list[int]:
         """The callers whose calls have a place of that kind."""
