@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+import orc_trio
 from orc_trio import exceptions
 from orc_trio.exceptions import (
     DisconnectedError,
@@ -15,6 +16,7 @@ from orc_trio.exceptions import (
     WrapperFunctionError,
 )
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
+from orc_trio.testing import open_pair
 
 REASON = DisconnectReason(DisconnectKind.EOF_WITHOUT_HANGUP)
 CASES = [
@@ -49,3 +51,18 @@ def test_a_disconnected_error_carries_cause_and_certainty() -> None:
     """G4, G11: the error of a call failed by the end says why, and whether it may have run."""
     error = DisconnectedError(REASON, Certainty.UNKNOWN)
     assert (error.reason, error.certainty) == (REASON, Certainty.UNKNOWN)
+
+
+async def test_an_error_of_a_call_can_be_sent_on() -> None:
+    """One that a connection brought can be pickled, and copied, like one that was made here."""
+
+    async def fail(_args: bytes) -> bytes:
+        raise orc_trio.WrapperFunctionError("Deliberate", "message")
+
+    async with open_pair(wrappers={"fail": fail}) as pair:
+        with pytest.raises(orc_trio.WrapperFunctionError) as caught:
+            await pair.call_wrapper("fail")
+    caught.value.hint = "more"  # type: ignore[attr-defined]
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), again.remote_type, again.message) == (orc_trio.WrapperFunctionError, "Deliberate", "message")
+    assert again.hint == "more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,8 +17,9 @@ import pytest
 import trio
 
 import orc_trio
-from harness import connected_ends, no_hang
+from harness import RawPeer, connected_ends, connected_pair, no_hang
 from orc_trio import DisconnectKind
+from orc_trio.protocol import Role
 
 THOROUGH = "ORC_TRIO_THOROUGH" in os.environ
 HERE = Path(__file__).parent
@@ -205,3 +207,68 @@ def test_code_of_the_users_that_never_comes_back(where: str) -> None:
     )
     if where in ("handler", "coroutine"):
         assert [end.kind for end in ends] == [DisconnectKind.INTERNAL_ERROR]
+
+
+@pytest.mark.parametrize("block", ["session", "controller", "keepalive"])
+@pytest.mark.parametrize("moment", ["__aenter__", "__aexit__", "__exit__"])
+def test_an_interrupt_as_a_block_is_entered_or_left(block: str, moment: str) -> None:
+    """G18, G22: one that comes between the user's code and ours is an interrupt, and everything is taken down."""
+    log: list[str] = []
+    struck: list[str] = []
+
+    def look(frame: Any, event: str, _arg: object) -> None:
+        # The first function of ours, or of contextlib's for us, that has this name.
+        where = frame.f_code.co_filename
+        ours = where == contextlib.__file__ or where.startswith(str(Path(orc_trio.__file__).parent))
+        if event == "call" and frame.f_code.co_name == moment and ours:
+            sys.setprofile(None)
+            struck.append(moment)
+            signal.raise_signal(signal.SIGINT)
+
+    class Service(orc_trio.Service):
+        async def on_shutdown(self) -> None:
+            await trio.lowlevel.checkpoint()
+            log.append("shut down")
+
+    async def in_session() -> None:
+        if moment == "__aenter__":
+            sys.setprofile(look)
+        async with orc_trio.open_session(service_timeout=60) as session:
+            session.add_service(Service())
+            if block == "keepalive":
+                with session.keepalive("held"):
+                    sys.setprofile(look)
+            sys.setprofile(look)
+
+    async def in_controller() -> None:
+        here, there = await connected_pair("memory")
+        raw = RawPeer(there)
+
+        async def executor() -> None:
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, AssertionError):
+                await raw.settle(Role.EXECUTOR)
+                await raw.goodbye()
+
+        trio.lowlevel.spawn_system_task(executor)
+        if moment == "__aenter__":
+            sys.setprofile(look)
+        async with orc_trio.open_controller(
+            here, orc_trio.HandlerRegistry(), on_disconnect=lambda end: log.append(end.kind.value)
+        ):
+            sys.setprofile(look)
+
+    try:
+        trio.run(in_controller if block == "controller" else in_session)
+    except KeyboardInterrupt:
+        assert struck
+    except BaseExceptionGroup as group:
+        assert struck
+        assert group.split(KeyboardInterrupt)[1] is None
+    else:
+        assert not struck
+    finally:
+        sys.setprofile(None)
+    if moment == "__aenter__":
+        assert len(log) <= 1
+    else:
+        assert log == ["local hang-up" if block == "controller" else "shut down"]

@@ -519,6 +519,19 @@ async def test_wrapped_transport() -> None:
     assert executor.disconnect_reason == DisconnectReason(DisconnectKind.LOCAL_HANGUP, exit_status=0)
 
 
+async def test_a_wrapping_that_fails() -> None:
+    """G11, G13: what `wrap_transport` raises comes out, who is to be told is told, and the process is gone."""
+    told: list[DisconnectReason] = []
+
+    def wrap(_inner: MessageTransport) -> MessageTransport:
+        raise LookupError("wrap")
+
+    with pytest.raises(LookupError, match="wrap"):
+        async with open_executor_process(EXECUTOR, HandlerRegistry(), on_disconnect=told.append, wrap_transport=wrap):
+            raise AssertionError
+    assert told == [DisconnectReason(DisconnectKind.INTERNAL_ERROR, "LookupError: wrap")]
+
+
 async def test_several_at_once() -> None:
     """G19: executors of one controller do not hold each other's descriptors: each ends when it is let go."""
     registry = HandlerRegistry()

@@ -227,3 +227,19 @@ async def test_a_service_that_cannot_be_shown(how: str, autojump_clock: trio.tes
     assert log == ["0 detached", "1 detached", "1 shut down", "nameless shut down", "0 shut down"]
     (error,) = services.errors
     assert "Nameless" in str(error)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
+def test_an_on_error_that_is_interrupted(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """G23: the errors of which it was not told are in the log."""
+    services, _, _ = with_recorders(0)
+    services.errors += [ValueError(f"number {number}") for number in range(3)]
+
+    def on_error(exc: Exception) -> None:
+        if str(exc) == "number 1":
+            raise error
+
+    with pytest.raises(type(error)):
+        services.report_errors(on_error)
+    assert "number 0" not in caplog.text
+    assert "number 2" in caplog.text

@@ -13,7 +13,7 @@ import trio.testing
 
 import orc_trio
 import session_fakes
-from harness import FaultyStream, quiet
+from harness import FaultyStream, connected_ends, quiet
 from orc_trio import Certainty, DisconnectKind, SessionState
 from orc_trio.abc import AccessHost
 from session_fakes import LOCAL, REMOTE, FakeAccess, Recorder, attached, given_up
@@ -329,3 +329,26 @@ async def test_an_access_that_ran_out_of_its_bound_before_it_was_connected() -> 
             end = await session.wait_detached()
         assert caught.value.reason.kind is expected
         assert end == Reason(DisconnectKind.DRAIN_TIMEOUT, "5 s", caught.value.reason)
+
+
+async def test_an_error_of_an_access_of_ones_own_is_not_passed_on() -> None:
+    """G9: what came by it does not reach the peer of a connection by accident, and does reach its own."""
+
+    class Failing(FakeAccess):
+        async def call_controller(self, tag: int, args: Any, *, zero_copy: bool = False) -> bytes:
+            await trio.lowlevel.checkpoint()
+            raise orc_trio.WrapperFunctionError("Secret", "for the caller alone")
+
+    async def ask(_args: bytes) -> bytes:
+        return await session.call_controller(1, b"")
+
+    async with orc_trio.open_session() as session, connected_ends("memory", wrappers={"ask": ask}) as both:
+        access = Failing()
+        address = session.wrappers.add(ask)
+        await attached(session, access)
+        with pytest.raises(orc_trio.WrapperFunctionError) as caught:
+            await both.call("ask")
+        assert caught.value.remote_type == "HandlerFailed"
+        assert "alone" not in str(caught.value)
+        with pytest.raises(orc_trio.WrapperFunctionError, match="Secret"):
+            await access.host.run_wrapper(address, b"")

@@ -398,7 +398,7 @@ async def test_no_bound_is_refused_before_anything_changes(kind: str) -> None:
     """G12: A bound that is no number of seconds is an error of who gave it, and the connection lives on."""
     wrong: Any
     async with connected_ends(kind, wrappers={"echo": bytes}) as both:
-        for wrong in (-1, math.nan, "1", None):
+        for wrong in (-1, math.nan, "1", None, 10**400):
             for function in (
                 both.controller.begin_disconnect,
                 both.session.begin_detach,

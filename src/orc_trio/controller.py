@@ -15,7 +15,6 @@ body too.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from typing import Literal, overload
 
 import trio
@@ -25,7 +24,7 @@ from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.connection import Connection
 from orc_trio.dispatch import Dispatcher
 from orc_trio.exceptions import DisconnectedError, NoControllerError
-from orc_trio.interrupts import interruptible, uninterrupted
+from orc_trio.interrupts import interruptible, uninterrupted_context
 from orc_trio.ownership import alongside, only_cancelled, raise_all
 from orc_trio.protocol import Limits, Role, Setup
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason, cause_of
@@ -225,8 +224,7 @@ class Controller:
             raise DisconnectedError(cause_of(end), Certainty.NOT_SENT)
 
 
-@asynccontextmanager
-@uninterrupted
+@uninterrupted_context
 async def open_controller(
     stream_or_transport: trio.abc.Stream | MessageTransport,
     registry: HandlerRegistry,

@@ -69,6 +69,8 @@ class Dispatcher:
         self._max_nested_threads = max_nested_threads
         self._nested_threads: set[object] = set()
         self._running: dict[object, str] = {}
+        self.conversation: object = None
+        """What the calls come by, if they are not marked as a connection's."""
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -109,13 +111,16 @@ class Dispatcher:
             else:
                 result = await self._in_task(handler, args, keepalive)
         except WrapperFunctionError as exc:
-            mark = serving()
-            if exc._origin is None or (mark is not None and exc._origin() is mark.by):
+            if exc._origin is None or self._is_ours(exc._origin()):
                 raise
             raise RuntimeError(f"{handler.name} let the answer of another connection escape") from exc
         except (UnknownHandlerTagError, CallRefusedError) as exc:
             raise RuntimeError(f"{handler.name} let the failure of a call that it made escape") from exc
         return as_bytes(result, f"what {handler.name} returns")
+
+    def _is_ours(self, came_by: object) -> bool:
+        mark = serving()
+        return came_by is not None and (came_by is self.conversation or (mark is not None and came_by is mark.by))
 
     async def _in_task(
         self, handler: Handler, args: bytes | memoryview, keepalive: AbstractContextManager[object]

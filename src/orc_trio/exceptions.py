@@ -85,6 +85,10 @@ class WrapperFunctionError(OrcError):
         self.remote_type = remote_type
         self.message = message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # In another process it has come by no connection of that one.
+        return type(self), self.args, {name: value for name, value in vars(self).items() if name != "_origin"}
+
     def __str__(self) -> str:
         return f"{self.remote_type}: {self.message}" if self.message else self.remote_type
 

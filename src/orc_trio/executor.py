@@ -26,7 +26,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import NoReturn, TypeAlias
 
 import trio
@@ -35,7 +35,7 @@ from orc_trio import lifeline
 from orc_trio.access import StreamControllerAccess
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.exceptions import ConnectionSpecError, DisconnectedError
-from orc_trio.interrupts import interruptible_async, uninterrupted
+from orc_trio.interrupts import interruptible_async, uninterrupted_context
 from orc_trio.protocol import Limits
 from orc_trio.reasons import DisconnectReason
 from orc_trio.session import Session, open_session
@@ -47,8 +47,7 @@ Prepare: TypeAlias = Callable[[Session, BootstrapInfo], Awaitable[object] | obje
 """Fills a session and its bootstrap info before it is attached: a function or a coroutine function."""
 
 
-@asynccontextmanager
-@uninterrupted
+@uninterrupted_context
 async def open_attached_session(
     prepare: Prepare,
     spec: ConnectionSpec | str | None = None,

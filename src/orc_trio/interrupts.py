@@ -17,20 +17,56 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
 
 import trio
 
-__all__ = ["interruptible", "interruptible_async", "uninterrupted"]
+__all__ = ["interruptible", "interruptible_async", "uninterrupted", "uninterrupted_context"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., object])
+P = ParamSpec("P")
 
 
 def uninterrupted(function: F) -> F:
     """A decorator: while this function runs, an interrupt waits."""
     return trio.lowlevel.enable_ki_protection(function)
+
+
+class _Uninterrupted(AbstractAsyncContextManager[T_co, bool | None]):
+    def __init__(self, inner: AbstractAsyncContextManager[T_co, bool | None]) -> None:
+        self._inner = inner
+
+    @uninterrupted
+    async def __aenter__(self) -> T_co:
+        return await self._inner.__aenter__()
+
+    @uninterrupted
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, exc, traceback)
+
+
+def uninterrupted_context(
+    function: Callable[P, AsyncIterator[T_co]],
+) -> Callable[P, AbstractAsyncContextManager[T_co, bool | None]]:
+    """A decorator: `contextlib.asynccontextmanager`, entered and left while an interrupt waits.
+
+    One between the two would leave the function where it is, in the middle of its nurseries.
+    """
+    make = asynccontextmanager(uninterrupted(function))
+
+    @wraps(make)
+    def make_uninterrupted(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T_co, bool | None]:
+        return _Uninterrupted(make(*args, **kwargs))
+
+    return make_uninterrupted
 
 
 @trio.lowlevel.disable_ki_protection

@@ -37,7 +37,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -46,10 +46,10 @@ from orc_trio import lifeline
 from orc_trio.abc import MessageTransport
 from orc_trio.controller import Controller, OnDisconnect
 from orc_trio.exceptions import DisconnectedError
-from orc_trio.interrupts import uninterrupted
+from orc_trio.interrupts import interruptible, uninterrupted, uninterrupted_context
 from orc_trio.ownership import alongside
 from orc_trio.protocol import Limits
-from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
+from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason, describe_error
 from orc_trio.registry import HandlerRegistry
 from orc_trio.streams import StreamTransport
 from orc_trio.wire.messages import Message
@@ -222,8 +222,7 @@ class ExecutorProcess(Controller):
         return self.process.returncode
 
 
-@asynccontextmanager
-@uninterrupted
+@uninterrupted_context
 async def open_executor_process(
     command: Sequence[Argument],
     registry: HandlerRegistry,
@@ -278,6 +277,11 @@ async def open_executor_process(
     arguments = _arguments(command)
     if not grace >= 0:
         raise ValueError(f"grace must be a number of seconds, not {grace!r}")
+
+    def tell(reason: DisconnectReason) -> None:
+        if on_disconnect is not None:
+            interruptible(partial(on_disconnect, reason))
+
     with contextlib.ExitStack() as lifelines:
         try:
             process, stream = await _start(
@@ -285,17 +289,19 @@ async def open_executor_process(
             )
         except OSError as exc:
             reason = DisconnectReason(DisconnectKind.CONNECT_FAILED, f"cannot start {_explain(arguments[0], exc)}")
-            if on_disconnect is not None:
-                on_disconnect(reason)
+            tell(reason)
             raise DisconnectedError(reason, Certainty.NOT_SENT) from exc
         except trio.Cancelled:
-            if on_disconnect is not None:
-                on_disconnect(DisconnectReason(DisconnectKind.OWNER_CANCELLED, "before the process was started"))
+            tell(DisconnectReason(DisconnectKind.OWNER_CANCELLED, "before the process was started"))
             raise
         transport = ProcessTransport(stream, process, grace)
         connected = False
         try:
-            outer = wrap_transport(transport) if wrap_transport else transport
+            try:
+                outer = interruptible(partial(wrap_transport, transport)) if wrap_transport else transport
+            except BaseException as exc:
+                tell(DisconnectReason(DisconnectKind.INTERNAL_ERROR, describe_error(exc)))
+                raise
             controller = ExecutorProcess(process, outer, registry, limits or Limits(), on_disconnect)
             async with (
                 alongside(transport.watch, transport.stop_watching, "orc_trio process watch"),

@@ -15,19 +15,17 @@ The task never sees the cancellation of its surroundings as its end: it is told 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import trio
 
 from orc_trio.exceptions import DisconnectedError
-from orc_trio.interrupts import uninterrupted
+from orc_trio.interrupts import uninterrupted, uninterrupted_context
 from orc_trio.reasons import DisconnectKind
 
 __all__ = ["alongside", "only_cancelled", "raise_all"]
 
 
-@asynccontextmanager
-@uninterrupted
+@uninterrupted_context
 async def alongside(
     task: Callable[[], Awaitable[None]], stop: Callable[[BaseException | None], None], name: str
 ) -> AsyncIterator[trio.CancelScope]:

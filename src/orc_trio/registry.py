@@ -20,11 +20,13 @@ import inspect
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, NewType, TypeAlias, TypeVar
 
 import attrs
 
 from orc_trio.exceptions import LocalProtocolError
+from orc_trio.interrupts import interruptible
 from orc_trio.wire.messages import U64_MAX
 
 __all__ = ["Buffer", "ExecutorAddress", "Function", "Handler", "HandlerRegistry", "HandlerTag", "WrapperTable"]
@@ -227,7 +229,7 @@ class WrapperTable:
         """The function at ``address``, or None."""
         handler = self._by_address.get(address)
         if handler is None and self.fallback is not None:
-            handler = self.fallback(address)
+            handler = interruptible(partial(self.fallback, address))
         return handler
 
 

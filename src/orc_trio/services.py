@@ -19,7 +19,7 @@ from functools import partial
 import trio
 
 from orc_trio.abc import Service
-from orc_trio.interrupts import interruptible_async
+from orc_trio.interrupts import interruptible, interruptible_async
 from orc_trio.ownership import only_cancelled
 from orc_trio.reasons import DisconnectReason
 
@@ -92,12 +92,16 @@ class Services:
         Args:
             on_error: Told of each; default, and where it fails: the log.
         """
-        for error in self.errors:
+        for number, error in enumerate(self.errors, 1):
             try:
-                (on_error or _log_error)(error)
+                interruptible(partial(on_error or _log_error, error))
             except Exception:
                 _log.exception("orc_trio: on_error failed")
                 _log_error(error)
+            except BaseException:
+                for untold in self.errors[number:]:
+                    _log_error(untold)
+                raise
 
     async def _bounded(  # noqa: ASYNC910
         self, what: str, service: Service, function: Callable[[], Awaitable[None]]

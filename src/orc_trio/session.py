@@ -17,8 +17,8 @@ keepalives are released → every service's ``on_shutdown``, in reverse.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Literal, overload
 
@@ -29,8 +29,8 @@ from orc_trio.abc import ControllerAccess, Service
 from orc_trio.attachment import Attachment
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.dispatch import Dispatcher
-from orc_trio.exceptions import LocalProtocolError, NoControllerError
-from orc_trio.interrupts import interruptible, uninterrupted
+from orc_trio.exceptions import LocalProtocolError, NoControllerError, WrapperFunctionError
+from orc_trio.interrupts import interruptible, uninterrupted, uninterrupted_context
 from orc_trio.keepalives import Keepalive, Keepalives
 from orc_trio.nesting import descends_from
 from orc_trio.ownership import alongside, only_cancelled, raise_all
@@ -162,7 +162,8 @@ class Session:
             Always.
 
         Cancellation:
-            Gives the attempt up; it counts as the one.
+            Gives the attempt up; it counts as the one.  Cancelled before it began nothing has happened: the access,
+            and the stream in it, is the caller's still.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._attachment is not None or self._state is not SessionState.START or self._shutdown_requested.is_set():
@@ -170,6 +171,7 @@ class Session:
         assert self._nursery is not None
         attachment = Attachment(access, bootstrap, self._dispatcher, self._on_connected)
         self._attachment = attachment
+        self._dispatcher.conversation = attachment
         self._nursery.start_soon(self._run, attachment, name="orc_trio controller access")
         await attachment.wait_connected()
 
@@ -212,7 +214,13 @@ class Session:
         if self._attachment is None or self._state is not SessionState.ATTACHED:
             await trio.lowlevel.checkpoint()
             raise NoControllerError(f"the session is {self._describe()}")
-        return await self._attachment.access.call_controller(tag, args, zero_copy=zero_copy)
+        attachment = self._attachment
+        try:
+            return await attachment.access.call_controller(tag, args, zero_copy=zero_copy)
+        except WrapperFunctionError as exc:
+            if exc._origin is None:  # it came by an access that is no connection of ours
+                exc._origin = weakref.ref(attachment)
+            raise
 
     async def wait_detached(self) -> DisconnectReason:
         """Wait until the connection is over, whoever ends it.
@@ -442,8 +450,7 @@ class Session:
         self.begin_shutdown()
 
 
-@asynccontextmanager
-@uninterrupted
+@uninterrupted_context
 async def open_session(*, on_error: OnError | None = None, service_timeout: float = 5.0) -> AsyncIterator[Session]:
     """Open an executor's session.
 

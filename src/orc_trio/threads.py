@@ -64,7 +64,7 @@ class Portal:
         async def shielded() -> T:
             with trio.CancelScope(shield=True):
                 result = await function()
-            return result
+            return result  # noqa: RET504  (mypy takes a return inside for one that may not happen)
 
         return self._run(shielded)
 

@@ -14,7 +14,6 @@ their own budgets of both, because they may not wait for room (G7).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -47,7 +46,11 @@ def check_seconds(name: str, value: object) -> None:
     Raises:
         ValueError: It is none.
     """
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value) or value < 0:
+    try:
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value) >= 0
+    except OverflowError:
+        good = False
+    if not good:
         raise ValueError(f"{name} must be a number of seconds, not {value!r}")
 
 

@@ -13,12 +13,12 @@ Rules
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
 from orc_trio.abc import MessageTransport
-from orc_trio.interrupts import uninterrupted
+from orc_trio.interrupts import interruptible, uninterrupted_context
 from orc_trio.transports.connectors import ConnectorRegistry, OnListening, connect_failed, explain
 from orc_trio.transports.pipes import PipeAdopter
 from orc_trio.transports.sockets import SocketAdopter
@@ -46,8 +46,7 @@ def default_connectors() -> ConnectorRegistry:
     return registry
 
 
-@asynccontextmanager
-@uninterrupted
+@uninterrupted_context
 async def open_connection(
     spec: ConnectionSpec | str,
     *,
@@ -86,7 +85,7 @@ async def open_connection(
     def listening(bound: ConnectionSpec) -> None:
         assert on_listening is not None
         try:
-            on_listening(bound)
+            interruptible(partial(on_listening, bound))
         except OSError as exc:
             raised.append(exc)
             raise
