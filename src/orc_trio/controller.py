@@ -15,6 +15,7 @@ body too.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Literal, overload
 
 import trio
@@ -24,7 +25,7 @@ from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.connection import Connection
 from orc_trio.dispatch import Dispatcher
 from orc_trio.exceptions import DisconnectedError, NoControllerError
-from orc_trio.interrupts import interruptible, uninterrupted_context
+from orc_trio.interrupts import interruptible, uninterrupted, uninterrupted_context
 from orc_trio.ownership import alongside, only_cancelled, raise_all
 from orc_trio.protocol import Limits, Role, Setup
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason, cause_of
@@ -225,6 +226,8 @@ class Controller:
 
 
 @uninterrupted_context
+@asynccontextmanager
+@uninterrupted
 async def open_controller(
     stream_or_transport: trio.abc.Stream | MessageTransport,
     registry: HandlerRegistry,

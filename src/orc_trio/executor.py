@@ -26,7 +26,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn, TypeAlias
 
 import trio
@@ -35,7 +35,7 @@ from orc_trio import lifeline
 from orc_trio.access import StreamControllerAccess
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.exceptions import ConnectionSpecError, DisconnectedError
-from orc_trio.interrupts import interruptible_async, uninterrupted_context
+from orc_trio.interrupts import interruptible_async, uninterrupted, uninterrupted_context
 from orc_trio.protocol import Limits
 from orc_trio.reasons import DisconnectReason
 from orc_trio.session import Session, open_session
@@ -48,6 +48,8 @@ Prepare: TypeAlias = Callable[[Session, BootstrapInfo], Awaitable[object] | obje
 
 
 @uninterrupted_context
+@asynccontextmanager
+@uninterrupted
 async def open_attached_session(
     prepare: Prepare,
     spec: ConnectionSpec | str | None = None,

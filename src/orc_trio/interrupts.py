@@ -17,8 +17,8 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -50,17 +50,16 @@ class _Uninterrupted(AbstractAsyncContextManager[T_co, bool | None]):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return await self._inner.__aexit__(kind, exc, traceback)
+        return await self._inner.__aexit__(kind, exc, traceback)  # noqa: ASYNC102  (as it is bounded itself)
 
 
 def uninterrupted_context(
-    function: Callable[P, AsyncIterator[T_co]],
+    make: Callable[P, AbstractAsyncContextManager[T_co, bool | None]],
 ) -> Callable[P, AbstractAsyncContextManager[T_co, bool | None]]:
-    """A decorator: `contextlib.asynccontextmanager`, entered and left while an interrupt waits.
+    """A decorator, above `contextlib.asynccontextmanager`: while the block is entered or left, an interrupt waits.
 
-    One between the two would leave the function where it is, in the middle of its nurseries.
+    One that came in contextlib's part of it would leave the function where it is, in the middle of its nurseries.
     """
-    make = asynccontextmanager(uninterrupted(function))
 
     @wraps(make)
     def make_uninterrupted(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T_co, bool | None]:

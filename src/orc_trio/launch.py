@@ -37,6 +37,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, Protocol, TypeAlias
 
@@ -223,6 +224,8 @@ class ExecutorProcess(Controller):
 
 
 @uninterrupted_context
+@asynccontextmanager
+@uninterrupted
 async def open_executor_process(
     command: Sequence[Argument],
     registry: HandlerRegistry,

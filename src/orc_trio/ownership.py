@@ -15,6 +15,7 @@ The task never sees the cancellation of its surroundings as its end: it is told 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -26,6 +27,8 @@ __all__ = ["alongside", "only_cancelled", "raise_all"]
 
 
 @uninterrupted_context
+@asynccontextmanager
+@uninterrupted
 async def alongside(
     task: Callable[[], Awaitable[None]], stop: Callable[[BaseException | None], None], name: str
 ) -> AsyncIterator[trio.CancelScope]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Literal, overload
 
@@ -451,6 +452,8 @@ class Session:
 
 
 @uninterrupted_context
+@asynccontextmanager
+@uninterrupted
 async def open_session(*, on_error: OnError | None = None, service_timeout: float = 5.0) -> AsyncIterator[Session]:
     """Open an executor's session.
 

@@ -13,12 +13,13 @@ Rules
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
 
 from orc_trio.abc import MessageTransport
-from orc_trio.interrupts import interruptible, uninterrupted_context
+from orc_trio.interrupts import interruptible, uninterrupted, uninterrupted_context
 from orc_trio.transports.connectors import ConnectorRegistry, OnListening, connect_failed, explain
 from orc_trio.transports.pipes import PipeAdopter
 from orc_trio.transports.sockets import SocketAdopter
@@ -47,6 +48,8 @@ def default_connectors() -> ConnectorRegistry:
 
 
 @uninterrupted_context
+@asynccontextmanager
+@uninterrupted
 async def open_connection(
     spec: ConnectionSpec | str,
     *,
