@@ -7,6 +7,7 @@ import logging
 import socket
 import struct
 import threading
+import types
 import weakref
 from contextlib import suppress
 from typing import Any
@@ -1162,3 +1163,46 @@ async def test_a_late_thread_after_the_run_is_silent(
     assert quiet(caplog)
     assert list(recwarn) == []
     gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_disconnect_from_a_generator_that_was_left_behind() -> None:
+    """G12: a finalizer that Trio runs when the run ends, outside of all tasks of the user's, disconnects too."""
+    ends: list[orc_trio.DisconnectReason] = []
+    left: list[Any] = []
+
+    async def generator(controller: orc_trio.Controller) -> Any:
+        try:
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                ends.append(await controller.disconnect())
+
+    async def main() -> None:
+        async with connected_ends("memory") as both:
+            left.append(generator(both.controller))
+            await anext(left[0])
+
+    trio.run(main)
+    assert ends == [LOCAL]
+
+
+@pytest.mark.parametrize("kind", ["generator", "future"])
+async def test_whatever_can_be_awaited_is_awaited(kind: str) -> None:
+    """A function may return any awaitable, not only a coroutine."""
+
+    @types.coroutine
+    def old_style(args: bytes) -> Any:
+        yield from trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105
+        return args
+
+    class Later:
+        def __init__(self, args: bytes) -> None:
+            self.args = args
+
+        def __await__(self) -> Any:
+            yield from trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105
+            return self.args
+
+    async with connected_ends("memory", wrappers={"echo": old_style if kind == "generator" else Later}) as both:
+        assert await both.call("echo", b"x") == b"x"

@@ -220,8 +220,9 @@ async def test_a_service_that_cannot_be_shown(how: str, autojump_clock: trio.tes
         async def on_shutdown(self) -> None:
             log.append("nameless shut down")
 
-    services, _, log = with_recorders(2)
-    services._all[1:1] = services._untold[1:1] = [Nameless()]
+    services, _, log = with_recorders(1)
+    services.add(Nameless())
+    services.add(Recorder("1", log))
     await services.tell_detached(LOCAL)
     await services.shut_down(LOCAL)
     assert log == ["0 detached", "1 detached", "1 shut down", "nameless shut down", "0 shut down"]

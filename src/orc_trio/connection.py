@@ -218,7 +218,7 @@ class Connection:
 
     def cannot_wait(self) -> bool:
         """Whether the current task (or the thread it works for) is one the end waits for."""
-        return (for_thread() and serves(self)) or descends_from(self._nursery)
+        return (serves(self) and for_thread()) or descends_from(self._nursery)
 
     # Life
 

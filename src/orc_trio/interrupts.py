@@ -17,7 +17,8 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from types import TracebackType
@@ -85,4 +86,4 @@ async def interruptible_async(function: Callable[[], Any]) -> Any:  # noqa: ASYN
         Is the function's.
     """
     answer = function()
-    return (await answer) if isinstance(answer, Awaitable) else answer  # noqa: ASYNC910
+    return (await answer) if inspect.isawaitable(answer) else answer  # noqa: ASYNC910

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 import attrs
 import trio
 
-__all__ = ["Serving", "descends_from", "serving"]
+__all__ = ["Serving", "descends_from", "enter", "for_thread", "is_within", "serves", "serving", "started"]
 
 
 @attrs.define(eq=False)
@@ -77,7 +77,10 @@ def for_thread() -> bool:
 
     While the main task lives.  When it has ended everything that it owns is over, and the others are being cancelled.
     """
-    *_, top, root = _lineage()
+    lineage = list(_lineage())
+    if len(lineage) < 2:
+        return False  # the root task itself: it runs what is left of generators when the run ends
+    top, root = lineage[-2:]
     return top.parent_nursery is not root.child_nurseries[-1]  # the last is the one in which the main task runs
 
 

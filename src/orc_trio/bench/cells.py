@@ -74,9 +74,9 @@ class Plan:
         seconds: The length of a slice.
     """
 
-    sets: int = 3
-    rounds: int = 8
-    seconds: float = 0.25
+    sets: int
+    rounds: int
+    seconds: float
 
 
 @attrs.frozen

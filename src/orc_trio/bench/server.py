@@ -11,7 +11,6 @@ import os
 import struct
 import sys
 import time
-from pathlib import Path
 
 import trio
 
@@ -44,7 +43,11 @@ async def connect(address: str, what: int) -> trio.SocketStream:
     else:
         host, _, port = address.rpartition(":")
         stream = await trio.open_tcp_stream(host, int(port))
-    await stream.send_all(bytes([what]))
+    try:
+        await stream.send_all(bytes([what]))
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     return stream
 
 
@@ -79,4 +82,3 @@ async def _main(address: str) -> None:
 
 if __name__ == "__main__":
     trio.run(_main, sys.argv[1])
-    Path(sys.argv[1]).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from orc_trio.protocol.limits import Limits
 from orc_trio.reasons import DisconnectReason
 from orc_trio.registry import Buffer, Function, Handler, HandlerRegistry
 from orc_trio.session import Session, open_session
+from orc_trio.streams import as_transport
 from orc_trio.transports import in_process_pair
 
 __all__ = ["PAIR_KINDS", "End", "OpenPair", "PairKind", "StreamKind", "connected_pair", "open_pair"]
@@ -218,22 +219,7 @@ async def open_pair(
     finally:
         with trio.CancelScope(shield=True):
             for end in (here, there):
-                await close_end(end)
-
-
-async def close_end(end: End) -> None:
-    """Close an end at once.
-
-    Checkpoints:
-        Always.
-
-    Cancellation:
-        Closes all the same.
-    """
-    if isinstance(end, MessageTransport):
-        await end.aclose()
-    else:
-        await trio.aclose_forcefully(end)
+                await as_transport(end).aclose()
 
 
 def _as_handler(name: str, function: Function | Handler) -> Handler:

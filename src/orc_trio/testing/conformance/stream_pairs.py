@@ -18,9 +18,10 @@ from orc_trio.controller import Controller, open_controller
 from orc_trio.protocol.limits import Limits
 from orc_trio.reasons import DisconnectReason
 from orc_trio.registry import HandlerRegistry
+from orc_trio.streams import as_transport
 from orc_trio.testing.conformance.gate import Gate, gated
 from orc_trio.testing.conformance.pair import AccessPair, PairFactory
-from orc_trio.testing.pairs import End, close_end
+from orc_trio.testing.pairs import End
 
 __all__ = ["QUICK_LIMITS", "pairs_of"]
 
@@ -76,7 +77,7 @@ def pairs_of(
             )
         finally:
             with trio.CancelScope(shield=True):
-                await close_end(controllers)
-                await close_end(executors)
+                await as_transport(controllers).aclose()
+                await as_transport(executors).aclose()
 
     return factory
