@@ -176,7 +176,7 @@ class Attachment:
         end: object = None
         try:
             with self._scope:
-                end = await interruptible_async(lambda: self.access.run(self))
+                end = await interruptible_async(self.access.run, self)
                 if not isinstance(end, DisconnectReason):
                     raise TypeError(f"a controller access must return how it ended, not {end!r}")
         except BaseException as exc:  # noqa: ASYNC103

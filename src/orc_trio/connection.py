@@ -333,7 +333,8 @@ class Connection:
             while self._peer.open and not self._peer.finished:  # in the step of the latch: a nested call may come
                 self._finished = trio.Event()
                 await self._finished.wait()
-        self.latch(_LOCAL_HANGUP if self._peer.finished else self._unfinished())
+        if self._peer.open:
+            self.latch(_LOCAL_HANGUP if self._peer.finished else self._unfinished())
 
     def _unfinished(self) -> DisconnectReason:
         found = self._peer.statistics()

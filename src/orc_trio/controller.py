@@ -205,8 +205,7 @@ class Controller:
             failures.append(exc)
         try:
             if self._on_disconnect is not None and self._connection.end is not None:
-                on_disconnect, end = self._on_disconnect, self._connection.end
-                interruptible(lambda: on_disconnect(end))
+                interruptible(self._on_disconnect, self._connection.end)
         except BaseException as exc:  # noqa: ASYNC103
             failures = [*(failure for failure in failures if not isinstance(failure, trio.Cancelled)), exc]
         self._over.set()

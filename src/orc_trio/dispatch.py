@@ -130,7 +130,7 @@ class Dispatcher:
             self._running[key] = handler.name
             started()
             try:
-                answer: Buffer = await interruptible_async(lambda: handler.function(args))
+                answer: Buffer = await interruptible_async(handler.function, args)
             finally:
                 del self._running[key]
         return answer

@@ -100,7 +100,7 @@ async def open_attached_session(
         open_session(service_timeout=service_timeout) as session,
     ):
         bootstrap = BootstrapInfo.for_session(session)
-        await interruptible_async(lambda: prepare(session, bootstrap))
+        await interruptible_async(prepare, session, bootstrap)
         await session.attach(StreamControllerAccess(transport, limits=limits, identity=identity), bootstrap)
         yield session
 

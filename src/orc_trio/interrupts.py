@@ -22,13 +22,14 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
 import trio
 
 __all__ = ["interruptible", "interruptible_async", "uninterrupted", "uninterrupted_context"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 T_co = TypeVar("T_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., object])
 P = ParamSpec("P")
@@ -70,13 +71,13 @@ def uninterrupted_context(
 
 
 @trio.lowlevel.disable_ki_protection
-def interruptible(function: Callable[[], T]) -> T:
+def interruptible(function: Callable[[*Ts], T], *args: *Ts) -> T:
     """Call a plain function of the user's."""
-    return function()
+    return function(*args)
 
 
 @trio.lowlevel.disable_ki_protection
-async def interruptible_async(function: Callable[[], Any]) -> Any:  # noqa: ASYNC910
+async def interruptible_async(function: Callable[[*Ts], Any], *args: *Ts) -> Any:  # noqa: ASYNC910
     """Call a function of the user's, and await what it returns, if that can be awaited.
 
     Checkpoints:
@@ -85,5 +86,5 @@ async def interruptible_async(function: Callable[[], Any]) -> Any:  # noqa: ASYN
     Cancellation:
         Is the function's.
     """
-    answer = function()
+    answer = function(*args)
     return (await answer) if inspect.isawaitable(answer) else answer  # noqa: ASYNC910

@@ -38,7 +38,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -283,7 +282,7 @@ async def open_executor_process(
 
     def tell(reason: DisconnectReason) -> None:
         if on_disconnect is not None:
-            interruptible(partial(on_disconnect, reason))
+            interruptible(on_disconnect, reason)
 
     with contextlib.ExitStack() as lifelines:
         try:
@@ -301,7 +300,7 @@ async def open_executor_process(
         connected = False
         try:
             try:
-                outer = interruptible(partial(wrap_transport, transport)) if wrap_transport else transport
+                outer = interruptible(wrap_transport, transport) if wrap_transport else transport
             except BaseException as exc:
                 tell(DisconnectReason(DisconnectKind.INTERNAL_ERROR, describe_error(exc)))
                 raise

@@ -20,7 +20,6 @@ import inspect
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final, NewType, TypeAlias, TypeVar
 
 import attrs
@@ -229,7 +228,7 @@ class WrapperTable:
         """The function at ``address``, or None."""
         handler = self._by_address.get(address)
         if handler is None and self.fallback is not None:
-            handler = interruptible(partial(self.fallback, address))
+            handler = interruptible(self.fallback, address)
         return handler
 
 

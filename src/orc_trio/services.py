@@ -94,7 +94,7 @@ class Services:
         """
         for number, error in enumerate(self.errors, 1):
             try:
-                interruptible(partial(on_error or _log_error, error))
+                interruptible(on_error or _log_error, error)
             except Exception:
                 _log.exception("orc_trio: on_error failed")
                 _log_error(error)

@@ -20,7 +20,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Literal, overload
 
 import attrs
@@ -380,7 +379,7 @@ class Session:
         self._enter(SessionState.DETACHED)
         for callback in self._callbacks:
             try:
-                interruptible(partial(callback, attachment.end))
+                interruptible(callback, attachment.end)
             except BaseException as exc:  # noqa: ASYNC103
                 self._fail(exc)
         await self._tell_detached()

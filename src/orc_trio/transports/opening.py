@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from functools import partial
 
 import trio
 
@@ -88,7 +87,7 @@ async def open_connection(
     def listening(bound: ConnectionSpec) -> None:
         assert on_listening is not None
         try:
-            interruptible(partial(on_listening, bound))
+            interruptible(on_listening, bound)
         except OSError as exc:
             raised.append(exc)
             raise
