@@ -111,6 +111,25 @@ def test_a_second_signal_ends_at_once(functions: Path) -> None:
             assert caller.wait(PATIENCE) == 3
 
 
+def test_a_second_signal_while_the_event_loop_is_blocked(functions: Path) -> None:
+    """A function that blocks the event loop itself holds up the first signal, not the second."""
+    (functions / "blocking.py").write_text(
+        "import time\ndef block(args):\n    print('running', flush=True)\n    time.sleep(1000)\n"
+    )
+    arguments = ["--wrappers", "blocking:block", "--no-native", "unix:listen=s"]
+    with started("executor", *arguments, cwd=functions) as process:
+        listening(process)
+        with started("call", f"unix:connect={functions}/s", "block") as caller:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"running\n"
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+            assert caller.wait(PATIENCE) == 3
+
+
 def test_a_controller_that_dies(functions: Path) -> None:
     """A controller that leaves without a word: one line, exit code 3."""
     with started("executor", "--no-native", "unix:listen=s", cwd=functions) as process:

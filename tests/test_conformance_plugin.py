@@ -124,6 +124,23 @@ def test_an_unexpected_error_shows_where_it_is_from(run: Run) -> None:
     assert re.search(r'test_mine.py", line \d+, in unexpected', text)
 
 
+def test_an_interrupt_ends_the_session(run: Run) -> None:
+    """Ctrl-C while a check runs is no failed test: pytest stops, as it does in any other test."""
+    module = """
+        @asynccontextmanager
+        async def interrupted():
+            async with good() as pair:
+                async def call(tag, args, *, zero_copy=False):
+                    raise KeyboardInterrupt
+                pair.access.call_controller = call
+                yield pair
+        my_access = conformance_tests(interrupted, only=["G1", "G2"])
+    """
+    result = run(module)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.assert_outcomes()
+
+
 def test_a_guarantee_that_does_not_exist(run: Run) -> None:
     """That is an error of the module, in one line."""
     result = run('my_access = conformance_tests(good, only=["G99"])')

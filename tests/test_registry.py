@@ -11,7 +11,7 @@ import trio.testing
 
 import orc_trio
 from harness import connected_ends, controller_and_raw
-from orc_trio import HandlerRegistry, LocalProtocolError, WrapperTable
+from orc_trio import Handler, HandlerRegistry, LocalProtocolError, WrapperTable
 from orc_trio.registry import FIRST_PYTHON_ADDRESS
 
 
@@ -56,6 +56,14 @@ def test_a_handler_is_callable(function: Any) -> None:
     ):
         with pytest.raises(TypeError, match="must be callable"):
             register(function)
+
+
+def test_a_handler_of_two_parts_the_wrong_way_round() -> None:
+    """That is said at once, not when it is called."""
+    with pytest.raises(TypeError, match="must be callable, not str"):
+        Handler("echo", plain)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="first the function, then its name"):
+        Handler(plain, coroutine)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("function", [coroutine, partial(coroutine)])

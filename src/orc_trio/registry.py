@@ -53,12 +53,19 @@ class Handler:
         name: For logs and statistics.
         threaded: It is a plain function that may block: run it in a thread.
         zero_copy: It takes a `memoryview`, which must not be kept beyond the call.
+
+    Raises:
+        TypeError: The function cannot be called, or is a coroutine function and threaded; or the name is no text.
     """
 
     function: Function
     name: str
     threaded: bool = False
     zero_copy: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        _check_function(self.function, self.threaded)
+        _check_name(self.name)
 
 
 @attrs.frozen
@@ -97,7 +104,7 @@ class HandlerRegistry:
         """
 
         def register(function: _F) -> _F:
-            self._check(function, threaded)
+            self._check_changeable()
             if symbol in self._by_symbol:
                 raise LocalProtocolError(f"a handler is registered for symbol {symbol!r} already")
             self._by_symbol[symbol] = _Named(Handler(function, symbol, threaded, zero_copy), optional)
@@ -121,7 +128,7 @@ class HandlerRegistry:
             LocalProtocolError: The tag is registered already, or the registry is frozen.
             ValueError: The tag is out of range.
         """
-        self._check(function, threaded)
+        self._check_changeable()
         _check_address(tag)
         if tag in self._by_tag:
             raise LocalProtocolError(f"a handler is registered for tag {tag:#x} already: {self._by_tag[tag].name}")
@@ -158,10 +165,9 @@ class HandlerRegistry:
         finally:
             self._frozen -= 1
 
-    def _check(self, function: object, threaded: bool) -> None:
+    def _check_changeable(self) -> None:
         if self._frozen:
             raise LocalProtocolError("the registry is in use by an open connection and cannot change")
-        _check_function(function, threaded)
 
 
 class WrapperTable:
@@ -208,7 +214,6 @@ class WrapperTable:
             LocalProtocolError: The address is taken.
             ValueError: The address is out of range.
         """
-        _check_function(function, threaded)
         where = self.new_address() if address is None else address
         _check_address(where)
         if where in self._by_address:
@@ -237,6 +242,11 @@ def _check_function(function: object, threaded: bool) -> None:
         raise TypeError(f"a handler must be callable, not {type(function).__name__}")
     if threaded and inspect.iscoroutinefunction(function):
         raise TypeError("a threaded handler must be a plain function: a coroutine function runs in its task")
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"a handler's name is a text, not {type(name).__name__}: first the function, then its name")
 
 
 def _check_address(address: object) -> None:

@@ -50,7 +50,8 @@ def call(
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             async with open_connection(spec, vetted=vetted, on_listening=_announce) as transport:
                 traced = transport if trace is None else TracingTransport(transport, trace)
-                limits = Limits(setup_timeout=10.0 if timeout is None else max(10.0, timeout))
+                # Whoever said how long to wait does not mean the goodbye to take much longer than that.
+                limits = Limits() if timeout is None else Limits(setup_timeout=max(10.0, timeout), drain_timeout=1.0)
                 async with open_controller(traced, HandlerRegistry(), limits=limits) as controller:
                     if symbol is None:
                         click.echo(_listing(controller), nl=False)

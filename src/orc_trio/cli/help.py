@@ -38,8 +38,8 @@ MAIN: Final = """Run code in another process, call it and be called back, and kn
 \b
 Start here:
   orc-trio run program.ll                 run LLVM IR (or .bc, .o, .c) in an executor process
-  orc-trio executor unix:listen=/tmp/x    be an executor; in another terminal:
-  orc-trio call unix:connect=/tmp/x       ask what it offers
+  orc-trio executor unix:listen=/tmp/x    be an executor, for one controller;
+  orc-trio call unix:connect=/tmp/x       in another terminal: ask what it offers
   orc-trio run --trace t program.ll       write down every message,
   orc-trio decode t                       and read it
   orc-trio conformance my_tests:my_pairs  check a controller access of your own
@@ -76,7 +76,8 @@ Examples:
 
 EXECUTOR: Final = f"""Be an executor: run what a controller sends, until it hangs up.
 
-It serves one controller, then exits. WHOEVER CAN CONNECT CAN RUN CODE AS YOU: prefer Unix sockets.
+It serves one controller, then exits: each orc-trio call needs a new one. WHOEVER CAN CONNECT CAN RUN CODE AS YOU:
+prefer Unix sockets.
 
 \b
 Examples:
@@ -89,6 +90,8 @@ Examples:
 CALL: Final = f"""Call the function SYMBOL of the executor at SPEC once, and show its answer.
 
 SYMBOL is one of the executor's symbols, or an address like 0x7f001000. Without SYMBOL: list what there is.
+
+An orc-trio executor exits after that: start another one for the next call.
 
 \b
 Examples:

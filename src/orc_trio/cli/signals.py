@@ -1,13 +1,16 @@
 """Runs a command's async part: SIGINT and SIGTERM cancel it, so that whatever it opened is closed.
 
-The first signal cancels; cleaning up is bounded (G15).  The second one ends the process where it stands.
+The first signal cancels; cleaning up is bounded (G15).  The second one ends the process where it stands, also if a
+function that blocks the event loop keeps the first one from being acted on: no task takes part.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 import trio
@@ -30,7 +33,7 @@ def run_command(function: Callable[[], Awaitable[int]], *, signals: bool = True)
         What it returned, or 128 + n if signal n ended it.
 
     Raises:
-        Exception: What it raised, as it is.
+        Exception: What it raised, as it is, unless a signal came first.
     """
     # What whoever started us has ignored (nohup, a shell's background job) stays ignored.
     heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -42,29 +45,31 @@ def run_command(function: Callable[[], Awaitable[int]], *, signals: bool = True)
 
 
 async def _main(function: Callable[[], Awaitable[int]], heard: Sequence[signal.Signals]) -> int:
-    results: list[int | Exception] = []
     received: list[int] = []
     work = trio.CancelScope()
+    trio_token = trio.lowlevel.current_trio_token()
 
-    async def watch(signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            if received:
-                os._exit(signal_status(number))
-            received.append(number)
-            work.cancel()
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if received:
+            os._exit(signal_status(number))
+        received.append(number)
+        trio_token.run_sync_soon(work.cancel)
 
-    with trio.open_signal_receiver(*heard) as signals:
-        async with trio.open_nursery(strict_exception_groups=True) as nursery:
-            nursery.start_soon(watch, signals)
-            with work:
-                try:
-                    results.append(await function())
-                except Exception as exc:
-                    results.append(exc)
-            nursery.cancel_scope.cancel()
-    if received:
-        return signal_status(received[0])
-    (result,) = results
-    if isinstance(result, Exception):
-        raise result
-    return result
+    result = 0
+    try:
+        with _handling(heard, on_signal), work:
+            result = await function()
+    except Exception:
+        if not received:
+            raise
+    return signal_status(received[0]) if received else result  # noqa: ASYNC910
+
+
+@contextmanager
+def _handling(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -318,7 +318,10 @@ class Bench:
 def _raise_one(exc: BaseException) -> NoReturn:
     """Raise what says best why a check failed."""
     raised = leaves(exc)
-    if any(isinstance(leaf, (trio.Cancelled, KeyboardInterrupt, SystemExit)) for leaf in raised):
+    for leaf in raised:  # alone, so that whoever runs the checks knows it for what it is
+        if isinstance(leaf, (KeyboardInterrupt, SystemExit)):
+            raise leaf from None
+    if any(isinstance(leaf, trio.Cancelled) for leaf in raised):
         raise exc
     breaches = [leaf for leaf in raised if isinstance(leaf, AssertionError)]
     others = [leaf for leaf in raised if not isinstance(leaf, (AssertionError, NotApplicable))]

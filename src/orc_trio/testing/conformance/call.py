@@ -71,6 +71,8 @@ class Call:
                 cancelled = trio.current_effective_deadline() == float("-inf")
                 if cancelled:
                     raise
+            except KeyboardInterrupt:  # that is no breach
+                raise
             except BaseException as exc:
                 fail(
                     expected=f"{self} gives bytes or one of orc_trio's errors",
