@@ -1,0 +1,12 @@
+"""The real LLVM at the other end: its wire below our protocol core, and its wrapper functions.
+
+What LLVM's protocol cannot carry, nothing above it can promise there; `orc_trio.llvm.translation` says what that is.
+"""
+
+from orc_trio.llvm.calls import call_sps
+from orc_trio.llvm.executor import Protection, RemoteExecutor, Segment
+from orc_trio.llvm.serving import install_llvm
+from orc_trio.llvm.transport import SimpleRemoteTransport
+from orc_trio.wire.simple_remote import Dialect
+
+__all__ = ["Dialect", "Protection", "RemoteExecutor", "Segment", "SimpleRemoteTransport", "call_sps", "install_llvm"]
