@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 VERSIONS = ["14", "16", "19", "22"]
-PATIENCE = 15
+PATIENCE = 60
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="its machine code is for x86-64")
 
@@ -79,7 +79,7 @@ def test_a_program(jitlink: list[str], objects: Path) -> None:
 def test_again_and_again(jitlink: list[str], objects: Path) -> None:
     """It ends in order every time."""
     command = [*jitlink, "plain.o", "other.o"]
-    assert {run(command, objects)[0] for _ in range(5)} <= {40, 41}
+    assert {run(command, objects)[0] for _ in range(3)} <= {40, 41}
 
 
 @pytest.mark.parametrize("version", ["19", "22"])

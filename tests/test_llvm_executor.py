@@ -85,20 +85,34 @@ async def test_libraries(program: str) -> None:
     assert it.process.returncode == 0
 
 
-async def test_over_tcp(program: str) -> None:
-    """It can listen, too. LLVM sends a head and its payload apart; its peer has to acknowledge at once, or waits."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = await trio.lowlevel.open_process([program, f"listen=127.0.0.1:{port}"], stderr=subprocess.DEVNULL)
-    try:
-        with trio.fail_after(60):
-            while True:
+@asynccontextmanager
+async def listening(program: str) -> AsyncIterator[tuple[trio.Process, trio.SocketStream]]:
+    """LLVM's executor at a port that nobody else had, and a connection to it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        process = await trio.lowlevel.open_process([program, f"listen=127.0.0.1:{port}"], stderr=subprocess.DEVNULL)
+        try:
+            while process.poll() is None:
                 try:
                     stream = await trio.open_tcp_stream("127.0.0.1", port)
-                    break
                 except OSError:
                     await trio.sleep(0.01)
+                else:
+                    yield process, stream
+                    return
+        finally:
+            with trio.CancelScope(shield=True):
+                if process.poll() is None:
+                    process.kill()
+                await process.wait()
+
+
+async def test_over_tcp(program: str) -> None:
+    """It can listen, too. LLVM sends a head and its payload apart; its peer has to acknowledge at once, or waits."""
+    with trio.fail_after(60):
+        async with listening(program) as (process, stream):
             transport = SimpleRemoteTransport(stream, Role.CONTROLLER)
             async with orc_trio.open_controller(transport, orc_trio.HandlerRegistry()) as controller:
                 executor = RemoteExecutor(controller)
@@ -106,11 +120,6 @@ async def test_over_tcp(program: str) -> None:
                 for _ in range(100):
                     assert (await executor.lookup(library, ["malloc"]))["malloc"]
             assert await process.wait() == 0
-    finally:
-        with trio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
 
 
 @needs_x86_64
