@@ -1,4 +1,5 @@
-// Exceptions, arguments, output; static constructors and destructors and thread-local storage with the ORC runtime.
+// Arguments, output, exceptions; or, with the ORC runtime, static constructors and destructors and thread-local storage.
+// (Not all at once: LLVM 19's own executor does not catch an exception with that runtime.)
 
 #include <cstdio>
 #include <stdexcept>
@@ -20,13 +21,15 @@ extern "C" int other(int);
 int main(int argc, char **argv) {
     for (int number = 1; number < argc; number++)
         std::printf("argument %s\n", argv[number]);
+#ifdef WITH_RUNTIME
+    counted += other(0);
+    std::thread([] { counted += 100; }).join();
+#else
     try {
         throw std::runtime_error("thrown " + std::to_string(other(argc)));
     } catch (const std::exception &error) {
         std::printf("caught: %s\n", error.what());
     }
-#ifdef WITH_RUNTIME
-    std::thread([] { counted += 100; }).join();
 #endif
     return counted + argc;
 }

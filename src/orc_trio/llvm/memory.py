@@ -1,4 +1,4 @@
-"""Memory for code that LLVM sends: reserved, filled, protected, and given back. Nothing here knows SPS or Trio.
+"""Memory for code that LLVM sends: reserved, filled, protected, and given back.  Nothing here knows SPS or Trio.
 
 Rules
 -----
@@ -30,7 +30,6 @@ Action = Callable[[], None]
 READ: Final = 1
 WRITE: Final = 2
 EXECUTE: Final = 4
-_PROT_NONE: Final = 0
 
 
 class MemoryRequestError(Exception):
@@ -85,7 +84,7 @@ class Memory:
         return len(self._reserved)
 
     def reserve(self, size: int) -> int:
-        """Reserve memory with which nothing can be done yet.
+        """Reserve memory.  It is zero, and can be read and written: LLVM 19 looks at some before it has filled it.
 
         Returns:
             Its address.
@@ -94,7 +93,7 @@ class Memory:
         if not 0 < size < 2**47:
             raise MemoryRequestError(f"{size} bytes cannot be reserved")
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        address = self._libc.mmap(None, size, _PROT_NONE, flags, -1, 0)
+        address = self._libc.mmap(None, size, READ | WRITE, flags, -1, 0)
         if address in (None, 2**64 - 1):
             raise MemoryRequestError(f"{size} bytes cannot be reserved: {os.strerror(ctypes.get_errno())}")
         with self._lock:

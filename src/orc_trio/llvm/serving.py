@@ -211,7 +211,7 @@ class _Executor(Service):
             return sps.Failure(f"missing definitions for {', '.join(missing)}")
         if kind == "addresses":
             return found
-        symbols = [sps.Symbol(at, sps.Symbol.EXPORTED) for at in found]
+        symbols = [sps.Symbol(at, sps.Symbol.EXPORTED if at else 0) for at in found]
         return symbols if kind == "symbols" else [symbol if symbol.address else None for symbol in symbols]
 
     # Exception frames
