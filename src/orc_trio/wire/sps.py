@@ -31,7 +31,7 @@ from __future__ import annotations
 import abc
 import struct
 from collections.abc import Sequence as AnySequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import attrs
 
@@ -91,7 +91,7 @@ class Symbol:
     flags: int = 0
     target_flags: int = 0
 
-    EXPORTED = 16
+    EXPORTED: ClassVar[int] = 16
 
 
 class _Input:
@@ -177,7 +177,7 @@ class _Integer(Codec[int]):
     def __init__(self, name: str, code: str) -> None:
         self._name = name
         self._struct = struct.Struct(f"<{code}")
-        self.least = self._struct.size
+        self.least: int = self._struct.size
 
     def __repr__(self) -> str:
         return self._name
@@ -195,7 +195,7 @@ class _Integer(Codec[int]):
 
 
 class _Bool(Codec[bool]):
-    least = 1
+    least: int = 1
 
     def __repr__(self) -> str:
         return "BOOL"
@@ -213,7 +213,7 @@ class _Bool(Codec[bool]):
 
 
 class _Bytes(Codec[bytes]):
-    least = _COUNT.size
+    least: int = _COUNT.size
 
     def __repr__(self) -> str:
         return "BYTES"
@@ -230,7 +230,7 @@ class _Bytes(Codec[bytes]):
 
 
 class _String(Codec[str]):
-    least = _COUNT.size
+    least: int = _COUNT.size
 
     def __repr__(self) -> str:
         return "STRING"
@@ -254,7 +254,7 @@ class Sequence(Codec[list[T]]):
         ValueError: Its values may take no bytes at all, so that a count says nothing about what follows.
     """
 
-    least = _COUNT.size
+    least: int = _COUNT.size
 
     def __init__(self, of: Codec[T]) -> None:
         if not of.least:
@@ -286,7 +286,7 @@ class Tuple(Codec[tuple[Any, ...]]):
 
     def __init__(self, *of: Codec[Any]) -> None:
         self._of = of
-        self.least = sum(each.least for each in of)
+        self.least: int = sum(each.least for each in of)
 
     def __repr__(self) -> str:
         return f"Tuple({', '.join(map(repr, self._of))})"
@@ -315,14 +315,14 @@ class Optional(Codec[T | None]):
         ValueError: None is one of its values.
     """
 
-    least = 1
-    none = True
+    least: int = 1
+    none: bool = True
 
     def __init__(self, of: Codec[T]) -> None:
         if of.none:
             raise ValueError(f"{of!r} may be None itself, so what an optional one is could not be told")
         self._of = of
-        self.failure = of.failure
+        self.failure: bool = of.failure
 
     def __repr__(self) -> str:
         return f"Optional({self._of!r})"
@@ -348,14 +348,14 @@ class Expected(Codec[T | Failure]):
         ValueError: A `Failure` is one of its values.
     """
 
-    least = 1
-    failure = True
+    least: int = 1
+    failure: bool = True
 
     def __init__(self, of: Codec[T]) -> None:
         if of.failure:
             raise ValueError(f"{of!r} may be a Failure itself, so what an expected one is could not be told")
         self._of = of
-        self.none = of.none
+        self.none: bool = of.none
 
     def __repr__(self) -> str:
         return f"Expected({self._of!r})"
@@ -375,8 +375,9 @@ class Expected(Codec[T | Failure]):
 
 
 class _Error(Codec[Failure | None]):
-    least = 1
-    none = failure = True
+    least: int = 1
+    none: bool = True
+    failure: bool = True
 
     def __repr__(self) -> str:
         return "ERROR"
@@ -393,7 +394,7 @@ class _Error(Codec[Failure | None]):
 
 
 class _Symbol(Codec[Symbol]):
-    least = 10
+    least: int = 10
 
     def __repr__(self) -> str:
         return "SYMBOL"
