@@ -185,6 +185,24 @@ async def test_actions() -> None:
         assert await it.finalize([Segment(at, PAGE, ARGC, CODE)]) == at
 
 
+@pytest.mark.parametrize("version", [14, 16, 19])
+@pytest.mark.parametrize("in_order", [True, False])
+async def test_frames_and_their_memory(version: int, in_order: bool) -> None:
+    """G13: LLVM 19 gives memory back without waiting for its frames to be deregistered: either may come first."""
+    async with our_executor(version) as it:
+        wanted = ["llvm_orc_registerEHFrameSectionWrapper", "llvm_orc_deregisterEHFrameSectionWrapper"]
+        found = await it.lookup(await it.open_library(), wanted)
+        at = await it.reserve(PAGE)
+        key = await it.finalize([Segment(at, PAGE, b"", DATA)])
+        span = (at, at + PAGE)
+        assert await call_sps(it.controller, names.FRAMES, found[wanted[0]], *span) is None
+        if in_order:
+            assert await call_sps(it.controller, names.FRAMES, found[wanted[1]], *span) is None
+        await it.release([key])
+        assert await call_sps(it.controller, names.FRAMES, found[wanted[1]], *span) is None
+        assert not mapped(at)
+
+
 def test_memory_is_given_back_whatever_fails() -> None:
     """G19: An action that fails is told, and keeps nothing from being given back."""
     memory = Memory()

@@ -63,9 +63,13 @@ class Filling:
 
 
 class Memory:
-    """The memory of one executor."""
+    """The memory of one executor.
 
-    def __init__(self) -> None:
+    Args:
+        before_release: Called with the range of a reservation that is about to be given back, while it can be read.
+    """
+
+    def __init__(self, before_release: Callable[[int, int], None] = lambda _start, _stop: None) -> None:
         if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8:
             raise MemoryRequestError("code for LLVM's executors can be held on Linux with 64 bits only")
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -76,6 +80,7 @@ class Memory:
         ]
         self._libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         self._libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        self._before_release = before_release
         self._lock = threading.Lock()
         self._reserved: dict[int, int] = {}
         self._fillings: dict[int, Filling] = {}
@@ -152,6 +157,7 @@ class Memory:
             if size is None:
                 raise MemoryRequestError(f"nothing is reserved at {address:#x}")
             within = [key for key in self._fillings if address <= key < address + size]
+        self._before_release(address, address + size)
         errors: list[str] = []
         for key in sorted(within, reverse=True):
             try:

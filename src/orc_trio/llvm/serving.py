@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -60,7 +61,9 @@ def _native(address: int) -> Handler:
 class _Executor(Service):
     def __init__(self, session: Session, bootstrap: BootstrapInfo) -> None:
         self._bootstrap = bootstrap
-        self._memory = Memory()
+        self._memory = Memory(self._forget_frames)
+        self._frames: set[int] = set()
+        self._frames_lock = threading.Lock()
         self._process = ctypes.CDLL(None)
         self._libraries: dict[int, ctypes.CDLL] = {}
         self._actions: dict[int, Callable[[int, int], None]] = {}  # functions of ours that only memory calls
@@ -214,13 +217,23 @@ class _Executor(Service):
         symbols = [sps.Symbol(at, sps.Symbol.EXPORTED if at else 0) for at in found]
         return symbols if kind == "symbols" else [symbol if symbol.address else None for symbol in symbols]
 
-    # Exception frames
+    # Exception frames.  LLVM 19 gives memory back without waiting for its frames to be deregistered: the two calls may
+    # be served in either order, and both must find the frames readable.
 
     def _register(self, start: int, _stop: int) -> None:
-        self._process["__register_frame"](ctypes.c_void_p(start))
+        with self._frames_lock:
+            self._frames.add(start)
+            self._process["__register_frame"](ctypes.c_void_p(start))
 
     def _deregister(self, start: int, _stop: int) -> None:
-        self._process["__deregister_frame"](ctypes.c_void_p(start))
+        with self._frames_lock:
+            if start in self._frames:
+                self._frames.remove(start)
+                self._process["__deregister_frame"](ctypes.c_void_p(start))
+
+    def _forget_frames(self, start: int, stop: int) -> None:
+        for frame in [each for each in self._frames.copy() if start <= each < stop]:
+            self._deregister(frame, stop)
 
 
 def _ignore(_start: int, _stop: int) -> None:
