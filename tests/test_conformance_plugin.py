@@ -46,8 +46,8 @@ MINE = """
 def run(pytester: pytest.Pytester) -> Run:
     def run(module: str, *arguments: str, ini: str = "") -> pytest.RunResult:
         pytester.makepyfile(test_mine=textwrap.dedent(MINE) + textwrap.dedent(module))
-        if ini:
-            pytester.makeini(textwrap.dedent(ini))
+        # Always one: temporary files may be below our own.
+        pytester.makeini(textwrap.dedent(ini) or "[pytest]\n")
         return pytester.runpytest_subprocess("-p", "no:randomly", "-p", "no:cacheprovider", *arguments)
 
     return run
