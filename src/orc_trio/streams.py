@@ -9,7 +9,7 @@ would reset a TCP connection and lose our hang-up, which says what was wrong (G1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import trio
@@ -52,7 +52,11 @@ class StreamTransport(MessageTransport):
         Cancellation:
             May leave a message half sent.
         """
-        for chunk in _chunks(messages):
+        await self._send_frames((encode_head(message), message.payload) for message in messages)
+
+    async def _send_frames(self, frames: Iterable[tuple[bytes, bytes | memoryview]]) -> None:  # noqa: ASYNC910
+        """Send heads, each with its payload."""
+        for chunk in _chunks(frames):
             await self.stream.send_all(chunk)
             self.activity += 1
 
@@ -131,13 +135,12 @@ def as_transport(stream_or_transport: trio.abc.Stream | MessageTransport) -> Mes
     raise TypeError(f"a connection needs a trio.abc.Stream or a MessageTransport, not {stream_or_transport!r}")
 
 
-def _chunks(messages: Sequence[Message]) -> list[bytes | memoryview]:
-    """The bytes of ``messages``: small frames joined, large payloads as they are, in pieces of `SEND_CHUNK`."""
+def _chunks(frames: Iterable[tuple[bytes, bytes | memoryview]]) -> list[bytes | memoryview]:
+    """The bytes of ``frames``: small ones joined, large payloads as they are, in pieces of `SEND_CHUNK`."""
     chunks: list[bytes | memoryview] = []
     small: list[bytes | memoryview] = []
-    for message in messages:
-        small.append(encode_head(message))
-        payload = message.payload
+    for head, payload in frames:
+        small.append(head)
         if len(payload) <= _JOIN_UP_TO:
             small.append(payload)
             continue

@@ -11,25 +11,20 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from typing import Final
 
 import trio
 
-from orc_trio.abc import MessageTransport
 from orc_trio.exceptions import RemoteProtocolError
 from orc_trio.llvm.translation import Translation
 from orc_trio.protocol import Role
+from orc_trio.streams import RECEIVE_SIZE, StreamTransport
 from orc_trio.wire.messages import Message
 from orc_trio.wire.simple_remote import Dialect, FrameReader, encode_frame_head
 
 __all__ = ["SimpleRemoteTransport"]
 
-_RECEIVE_SIZE: Final = 64 * 1024
-_SEND_CHUNK: Final = 64 * 1024
-_JOIN_UP_TO: Final = 16 * 1024
 
-
-class SimpleRemoteTransport(MessageTransport):
+class SimpleRemoteTransport(StreamTransport):
     """Speaks LLVM's protocol over a byte stream.
 
     Args:
@@ -39,13 +34,11 @@ class SimpleRemoteTransport(MessageTransport):
     """
 
     def __init__(self, stream: trio.abc.Stream, role: Role, *, dialect: Dialect = Dialect.UP_TO_23) -> None:
-        self.stream = stream
-        self.activity: int = 0
+        super().__init__(stream)
         self._translation = Translation(role, dialect)
         self._ready = self._translation.at_start()
         self._waiting: trio.CancelScope | None = None
         self._reader: FrameReader | None = None
-        self._garbage = False
         self._over = False
         self._tcp: trio.socket.SocketType | None = None
         if (
@@ -71,21 +64,11 @@ class SimpleRemoteTransport(MessageTransport):
         await trio.lowlevel.checkpoint()
         if self._over:  # LLVM closes both ways at once, and takes a last word for an error
             return
-        for frame in frames:
-            data = encode_frame_head(frame)
-            payload = memoryview(frame.payload)
-            first = min(len(payload), _JOIN_UP_TO)  # LLVM sets no TCP_NODELAY: a head alone would be answered late
-            await self._send(b"".join((data, payload[:first])))
-            for at in range(first, len(payload), _SEND_CHUNK):
-                await self._send(payload[at : at + _SEND_CHUNK])
+        await self._send_frames((encode_frame_head(frame), frame.payload) for frame in frames)
         if back:
             self._ready += back
             if self._waiting is not None:
                 self._waiting.cancel()
-
-    async def _send(self, data: bytes | memoryview) -> None:
-        await self.stream.send_all(data)
-        self.activity += 1
 
     async def receive(self) -> Sequence[Message]:
         """Wait for messages; see `MessageTransport.receive`.
@@ -114,7 +97,7 @@ class SimpleRemoteTransport(MessageTransport):
                     self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 data: bytes | bytearray | None = None
                 with trio.CancelScope() as self._waiting:
-                    data = await self.stream.receive_some(_RECEIVE_SIZE)
+                    data = await self.stream.receive_some(RECEIVE_SIZE)
                 if data is None:
                     continue
                 if not data:
@@ -134,23 +117,6 @@ class SimpleRemoteTransport(MessageTransport):
         """Whether what came so far ends at the end of a frame; see `MessageTransport`."""
         return self._reader is None or self._reader.at_boundary
 
-    async def send_eof(self) -> None:
-        """Half-close, if the stream can.
-
-        Raises:
-            trio.BrokenResourceError: The stream is gone.
-
-        Checkpoints:
-            Always.
-
-        Cancellation:
-            Leaves the stream to `aclose`.
-        """
-        if isinstance(self.stream, trio.abc.HalfCloseableStream):
-            await self.stream.send_eof()
-        else:
-            await trio.lowlevel.checkpoint()
-
     async def aclose(self) -> None:
         """Close the stream at once.
 
@@ -161,4 +127,4 @@ class SimpleRemoteTransport(MessageTransport):
             Closes all the same.
         """
         self._reader = None
-        await trio.aclose_forcefully(self.stream)
+        await super().aclose()
