@@ -1,7 +1,6 @@
 """LLVM's C ABI of wrapper functions, up to LLVM 23, by ctypes: calling them, and being called by them.
 
-``Buffer fn(const char *data, size_t size)``.  A `Buffer` of up to eight bytes is inline; a larger one comes from
-``malloc``, and its receiver frees it; one of size 0 with a pointer is an out-of-band error, a C string.
+``Buffer fn(const char *data, size_t size)``.  The buffer is that of `orc_trio.native.abi`.
 
 A ctypes callback cannot return a struct, so code calls us by a `Dispatch`: a few bytes of machine code.  x86-64 only.
 """
@@ -14,10 +13,9 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from orc_trio.exceptions import WrapperFunctionError
+from orc_trio.native.abi import Buffer, address_of, flush_stdio, make, make_error, take
 
 __all__ = [
-    "Buffer",
     "Dispatch",
     "call_wrapper_function",
     "find_symbol",
@@ -26,18 +24,6 @@ __all__ = [
     "run_as_void_function",
 ]
 
-_INLINE: Final = 8
-
-
-class Buffer(ctypes.Structure):
-    """Bytes by value."""
-
-    _fields_ = (("word", ctypes.c_uint64), ("size", ctypes.c_size_t))
-
-    word: int
-    size: int
-
-
 _WRAPPER: Final = ctypes.CFUNCTYPE(Buffer, ctypes.c_char_p, ctypes.c_size_t)
 _DISPATCH: Final = ctypes.CFUNCTYPE(
     None, ctypes.POINTER(Buffer), ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t
@@ -45,10 +31,6 @@ _DISPATCH: Final = ctypes.CFUNCTYPE(
 _MAIN: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_char_p))
 _INT_FUNCTION: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 _VOID_FUNCTION: Final = ctypes.CFUNCTYPE(ctypes.c_int)
-_LIBC: Final = ctypes.CDLL(None)
-_LIBC.malloc.restype = ctypes.c_void_p
-_LIBC.malloc.argtypes = [ctypes.c_size_t]
-_LIBC.free.argtypes = [ctypes.c_void_p]
 
 
 def call_wrapper_function(address: int, args: bytes) -> bytes:
@@ -57,16 +39,7 @@ def call_wrapper_function(address: int, args: bytes) -> bytes:
     Raises:
         WrapperFunctionError: It answers with an out-of-band error.
     """
-    answer = _WRAPPER(address)(args, len(args))
-    if answer.size == 0 and answer.word:
-        text = ctypes.string_at(answer.word).decode("utf-8", "replace")
-        _LIBC.free(answer.word)
-        raise WrapperFunctionError("LLVM", text)
-    if answer.size <= _INLINE:
-        return int(answer.word).to_bytes(_INLINE, "little")[: answer.size]
-    data = ctypes.string_at(answer.word, answer.size)
-    _LIBC.free(answer.word)
-    return data
+    return take(_WRAPPER(address)(args, len(args)))
 
 
 class Dispatch:
@@ -90,17 +63,13 @@ class Dispatch:
             )
         self._serve = serve
         self._callback = _DISPATCH(self._call)
-        address = ctypes.cast(self._callback, ctypes.c_void_p).value
-        assert address is not None
-        self.code: bytes = _TRAMPOLINE.replace(_PLACE, address.to_bytes(8, "little"))
+        self.code: bytes = _TRAMPOLINE.replace(_PLACE, address_of(self._callback).to_bytes(8, "little"))
 
     def _call(self, result: Any, _context: int | None, tag: int | None, data: int | None, size: int) -> None:
         try:
-            answer = self._serve(tag or 0, b"" if data is None else ctypes.string_at(data, size))
-            result[0] = Buffer(_word(answer), len(answer))
+            result[0] = make(self._serve(tag or 0, b"" if data is None else ctypes.string_at(data, size)))
         except BaseException as exc:  # noqa: ASYNC103
-            text = str(exc) or type(exc).__name__
-            result[0] = Buffer(_copied(text.encode("utf-8", "replace").replace(b"\0", b"") + b"\0"), 0)
+            result[0] = make_error(str(exc) or type(exc).__name__)
 
 
 _PLACE: Final = b"\xee" * 8
@@ -113,25 +82,13 @@ _TRAMPOLINE: Final = bytes.fromhex(
 """From ``Buffer f(context, tag, data, size)`` to ``void g(Buffer *result, context, tag, data, size)``."""
 
 
-def _word(data: bytes) -> int:
-    return int.from_bytes(data, "little") if len(data) <= _INLINE else _copied(data)
-
-
-def _copied(data: bytes) -> int:
-    at = _LIBC.malloc(len(data))
-    if not at:
-        raise MemoryError
-    ctypes.memmove(at, data, len(data))
-    return int(at)
-
-
 def find_symbol(library: ctypes.CDLL, name: str) -> int:
     """A symbol's address; 0: there is none."""
     try:
         function = library[name]
     except AttributeError:
         return 0
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+    return address_of(function)
 
 
 def run_as_main(address: int, argv: Sequence[str]) -> int:
@@ -139,7 +96,7 @@ def run_as_main(address: int, argv: Sequence[str]) -> int:
     values = [os.fsencode(each) for each in argv]
     array = (ctypes.c_char_p * (len(values) + 1))(*values, None)
     status = int(_MAIN(address)(len(values), array))
-    _LIBC.fflush(None)
+    flush_stdio()
     return status
 
 
