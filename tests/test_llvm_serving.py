@@ -16,7 +16,7 @@ import trio.testing
 
 import orc_trio
 from orc_trio.llvm import Protection, RemoteExecutor, Segment, SimpleRemoteTransport, call_sps, install_llvm, names
-from orc_trio.llvm.memory import Memory, MemoryRequestError, Part
+from orc_trio.llvm.memory import Memory, MemoryRequestError
 from orc_trio.protocol import Role
 from orc_trio.wire import sps
 from test_llvm_executor import ARGC, FORTY_TWO, TAG, linked
@@ -213,8 +213,8 @@ def test_memory_is_given_back_whatever_fails() -> None:
         order.append(1)
         raise MemoryRequestError("no")
 
-    memory.fill([Part(3, first, PAGE, b"x")]).undo += [lambda: order.append(0), fail]
-    memory.fill([Part(3, second, PAGE, b"x")]).undo += [fail]
+    memory.fill([Segment(first, PAGE, b"x", DATA)]).undo += [lambda: order.append(0), fail]
+    memory.fill([Segment(second, PAGE, b"x", DATA)]).undo += [fail]
     with pytest.raises(MemoryRequestError, match="no; no"):
         memory.close()
     assert sorted(order) == [0, 1, 1]

@@ -4,7 +4,8 @@ What LLVM's protocol cannot carry, nothing above it can promise there; `orc_trio
 """
 
 from orc_trio.llvm.calls import call_sps
-from orc_trio.llvm.executor import Protection, RemoteExecutor, Segment
+from orc_trio.llvm.executor import RemoteExecutor
+from orc_trio.llvm.memory import Protection, Segment
 from orc_trio.llvm.serving import install_llvm
 from orc_trio.llvm.transport import SimpleRemoteTransport
 from orc_trio.wire.simple_remote import Dialect

@@ -6,7 +6,6 @@ from its bootstrap symbols: `RemoteExecutor` needs not be told the version.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -16,36 +15,12 @@ from orc_trio.controller import Controller
 from orc_trio.exceptions import WrapperFunctionError
 from orc_trio.llvm import names
 from orc_trio.llvm.calls import call_sps
+from orc_trio.llvm.memory import Segment
 from orc_trio.wire import sps
 
-__all__ = ["Protection", "RemoteExecutor", "Segment"]
+__all__ = ["RemoteExecutor"]
 
 T = TypeVar("T")
-
-
-class Protection(enum.IntFlag):
-    """What may be done with memory.  Writing and executing at once is for nobody."""
-
-    READ = 1
-    WRITE = 2
-    EXECUTE = 4
-
-
-@attrs.frozen
-class Segment:
-    """A part of reserved memory, and what is to be there.
-
-    Attributes:
-        address: Where it begins; a multiple of the page size.
-        size: Its size in bytes; what ``content`` leaves is zero.
-        content: Its first bytes.
-        protection: What may be done with it from then on.
-    """
-
-    address: int
-    size: int
-    content: bytes
-    protection: Protection
 
 
 @attrs.frozen
@@ -119,7 +94,7 @@ class RemoteExecutor:
         return dict(zip(wanted, _value(names.FOUND["addresses"].unpack(answer)), strict=True))
 
     async def reserve(self, size: int) -> int:
-        """Reserve memory; nothing can be done with it yet.
+        """Reserve memory; what can be done with it before `finalize` is up to the executor.
 
         Args:
             size: Bytes; a multiple of the page size.

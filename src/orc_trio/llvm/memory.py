@@ -13,49 +13,59 @@ Refuses: what is not Linux with 64 bits.
 from __future__ import annotations
 
 import ctypes
+import enum
 import mmap
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
 
-__all__ = ["Action", "Filling", "Memory", "MemoryRequestError", "Part"]
+__all__ = ["Action", "Filling", "Memory", "MemoryRequestError", "Protection", "Segment"]
 
 Action = Callable[[], None]
 """What is done when memory is given back.  Raises `MemoryRequestError`."""
-
-READ: Final = 1
-WRITE: Final = 2
-EXECUTE: Final = 4
 
 
 class MemoryRequestError(Exception):
     """What was asked for cannot be done; the text goes to the controller."""
 
 
+class Protection(enum.IntFlag):
+    """What may be done with memory.  Writing and executing at once is for nobody."""
+
+    READ = 1
+    WRITE = 2
+    EXECUTE = 4
+
+
+_WRITABLE: Final = Protection.READ | Protection.WRITE
+_EVERYTHING: Final = _WRITABLE | Protection.EXECUTE
+
+
 @attrs.frozen
-class Part:
-    """What is to be at some place.
+class Segment:
+    """A part of reserved memory, and what is to be there.
 
     Attributes:
-        protection: Bits of `READ`, `WRITE`, `EXECUTE`; higher ones are LLVM's own.
-        address: Where it begins.
-        size: Its size in bytes.
-        content: Its first bytes; what follows is zero.
+        address: Where it begins; a multiple of the page size.
+        size: Its size in bytes; what ``content`` leaves is zero.
+        content: Its first bytes.
+        protection: What may be done with it from then on.
     """
 
-    protection: int
     address: int
     size: int
     content: bytes
+    protection: Protection
 
 
 @attrs.define(eq=False)
 class Filling:
-    """Parts that were filled together, and what is done when they are given back, in reverse."""
+    """Segments that were filled together, and what is done when they are given back, in reverse."""
 
     start: int
     stop: int
@@ -98,30 +108,30 @@ class Memory:
         if not 0 < size < 2**47:
             raise MemoryRequestError(f"{size} bytes cannot be reserved")
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        address = self._libc.mmap(None, size, READ | WRITE, flags, -1, 0)
+        address = self._libc.mmap(None, size, _WRITABLE, flags, -1, 0)
         if address in (None, 2**64 - 1):
             raise MemoryRequestError(f"{size} bytes cannot be reserved: {os.strerror(ctypes.get_errno())}")
         with self._lock:
             self._reserved[address] = size
         return int(address)
 
-    def fill(self, parts: Sequence[Part]) -> Filling:
-        """Put parts where they belong, and protect them.
+    def fill(self, segments: Sequence[Segment]) -> Filling:
+        """Put segments where they belong, and protect them.  Higher bits of a protection are LLVM's own.
 
         Returns:
             What was filled; add to its ``undo``.
         """
-        if not parts:
+        if not segments:
             raise MemoryRequestError("nothing is to be filled")
-        filling = Filling(min(each.address for each in parts), max(each.address + each.size for each in parts))
+        filling = Filling(min(each.address for each in segments), max(each.address + each.size for each in segments))
         with self._lock:
-            for part in parts:
-                self._check(part)
-            for part in parts:
-                size = _whole_pages(part.size)
-                self._protect(part.address, size, READ | WRITE)
-                ctypes.memmove(part.address, part.content, len(part.content))
-                self._protect(part.address, size, part.protection & (READ | WRITE | EXECUTE))
+            for segment in segments:
+                self._check(segment)
+            for segment in segments:
+                size = _whole_pages(segment.size)
+                self._protect(segment.address, size, _WRITABLE)
+                ctypes.memmove(segment.address, segment.content, len(segment.content))
+                self._protect(segment.address, size, segment.protection & _EVERYTHING)
             self._fillings[filling.start] = filling
         return filling
 
@@ -135,16 +145,10 @@ class Memory:
             filling = self._fillings.pop(key, None)
         if filling is None:
             raise MemoryRequestError(f"nothing was filled at {key:#x}")
-        errors: list[str] = []
-        while filling.undo:
-            try:
-                filling.undo.pop()()
-            except MemoryRequestError as exc:
-                errors.append(str(exc))
+        errors = _errors_of(reversed(filling.undo))
         start = filling.start - filling.start % mmap.PAGESIZE
         self._protect(start, _whole_pages(filling.stop - start), 0)
-        if errors:
-            raise MemoryRequestError("; ".join(errors))
+        _tell(errors)
 
     def release(self, address: int) -> None:
         """Give a reservation back, with all that was filled in it.
@@ -158,41 +162,30 @@ class Memory:
                 raise MemoryRequestError(f"nothing is reserved at {address:#x}")
             within = [key for key in self._fillings if address <= key < address + size]
         self._before_release(address, address + size)
-        errors: list[str] = []
-        for key in sorted(within, reverse=True):
-            try:
-                self.empty(key)
-            except MemoryRequestError as exc:
-                errors.append(str(exc))
+        errors = _errors_of(partial(self.empty, key) for key in sorted(within, reverse=True))
         with self._lock:
             if self._reserved.pop(address, None) is not None:
                 self._libc.munmap(address, size)
-        if errors:
-            raise MemoryRequestError("; ".join(errors))
+        _tell(errors)
 
     def close(self) -> None:
         """Give everything back."""
-        errors: list[str] = []
-        for address in sorted(self._reserved, reverse=True):
-            try:
-                self.release(address)
-            except MemoryRequestError as exc:
-                errors.append(str(exc))
-        if errors:
-            raise MemoryRequestError("; ".join(errors))
+        _tell(_errors_of(partial(self.release, address) for address in sorted(self._reserved, reverse=True)))
 
-    def _check(self, part: Part) -> None:
-        if part.protection & WRITE and part.protection & EXECUTE:
-            raise MemoryRequestError(f"the part at {part.address:#x} is to be written to and executed")
-        if len(part.content) > part.size:
-            raise MemoryRequestError(f"the part at {part.address:#x} has {len(part.content)} bytes in {part.size}")
-        if part.address % mmap.PAGESIZE:
-            raise MemoryRequestError(f"the part at {part.address:#x} does not begin with a page")
-        stop = part.address + _whole_pages(part.size)
-        if not any(start <= part.address and stop <= start + size for start, size in self._reserved.items()):
-            raise MemoryRequestError(f"the part at {part.address:#x} lies outside of what was reserved")
-        if any(part.address < each.stop and each.start < stop for each in self._fillings.values()):
-            raise MemoryRequestError(f"the part at {part.address:#x} was filled before")
+    def _check(self, segment: Segment) -> None:
+        if segment.protection & Protection.WRITE and segment.protection & Protection.EXECUTE:
+            raise MemoryRequestError(f"the segment at {segment.address:#x} is to be written to and executed")
+        if len(segment.content) > segment.size:
+            raise MemoryRequestError(
+                f"the segment at {segment.address:#x} has {len(segment.content)} bytes in {segment.size}"
+            )
+        if segment.address % mmap.PAGESIZE:
+            raise MemoryRequestError(f"the segment at {segment.address:#x} does not begin with a page")
+        stop = segment.address + _whole_pages(segment.size)
+        if not any(start <= segment.address and stop <= start + size for start, size in self._reserved.items()):
+            raise MemoryRequestError(f"the segment at {segment.address:#x} lies outside of what was reserved")
+        if any(segment.address < each.stop and each.start < stop for each in self._fillings.values()):
+            raise MemoryRequestError(f"the segment at {segment.address:#x} was filled before")
 
     def _protect(self, address: int, size: int, protection: int) -> None:
         if size and self._libc.mprotect(address, size, protection):
@@ -201,3 +194,19 @@ class Memory:
 
 def _whole_pages(size: int) -> int:
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _errors_of(actions: Iterable[Action]) -> list[str]:
+    """Do them all, whatever fails; what they said."""
+    errors: list[str] = []
+    for action in actions:
+        try:
+            action()
+        except MemoryRequestError as exc:
+            errors.append(str(exc))
+    return errors
+
+
+def _tell(errors: Sequence[str]) -> None:
+    if errors:
+        raise MemoryRequestError("; ".join(errors))

@@ -18,7 +18,7 @@ from orc_trio.abc import Service
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.exceptions import WrapperFunctionError
 from orc_trio.llvm import abi, names
-from orc_trio.llvm.memory import EXECUTE, READ, Memory, MemoryRequestError, Part
+from orc_trio.llvm.memory import Memory, MemoryRequestError, Protection, Segment
 from orc_trio.registry import Handler
 from orc_trio.session import Session
 from orc_trio.wire import sps
@@ -75,7 +75,7 @@ class _Executor(Service):
         self._dispatch = abi.Dispatch(portal.call_controller)
         code = self._dispatch.code
         at = self._memory.reserve(len(code))
-        self._memory.fill([Part(READ | EXECUTE, at, len(code), code)])
+        self._memory.fill([Segment(at, len(code), code, Protection.READ | Protection.EXECUTE)])
         bootstrap.add_symbol(f"{names.DISPATCH}_ctx", _INSTANCE)
         bootstrap.add_symbol(f"{names.DISPATCH}_fn", at)
 
@@ -159,8 +159,10 @@ class _Executor(Service):
         return self._memory.reserve(size)
 
     def _initialize(self, _instance: int, request: tuple[Any, ...]) -> int:
-        parts, actions = request
-        filling = self._memory.fill([Part(*each) for each in parts])
+        segments, actions = request
+        filling = self._memory.fill(
+            [Segment(at, size, content, Protection(bits)) for bits, at, size, content in segments]
+        )
         try:
             for at_once, at_end in actions:
                 self._act(*at_once)
