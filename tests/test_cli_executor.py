@@ -88,38 +88,31 @@ def test_ignored_signals_stay_ignored(tmp_path: Path) -> None:
         assert process.wait(PATIENCE) == 143
 
 
-def test_a_second_signal_ends_at_once(functions: Path) -> None:
-    """A function that blocks the event loop holds up the first signal, not the second: the process ends."""
-    (functions / "stubborn.py").write_text(
-        "import trio\n"
-        "async def stubborn(args):\n"
-        "    with trio.CancelScope(shield=True):\n"
-        "        print('running', flush=True)\n"
-        "        await trio.sleep_forever()\n"
-    )
+STUBBORN = {
+    "shielded": """
+import trio
+async def stubborn(args):
+    with trio.CancelScope(shield=True):
+        print("running", flush=True)
+        await trio.sleep_forever()
+""",
+    "blocking the event loop": """
+import time
+def stubborn(args):
+    print("running", flush=True)
+    time.sleep(1000)
+""",
+}
+
+
+@pytest.mark.parametrize("source", STUBBORN.values(), ids=STUBBORN.keys())
+def test_a_second_signal_ends_at_once(functions: Path, source: str) -> None:
+    """A function that does not end holds up the first signal, not the second: the process ends."""
+    (functions / "stubborn.py").write_text(source)
     arguments = ["--wrappers", "stubborn:stubborn", "--no-native", "unix:listen=s"]
     with started("executor", *arguments, cwd=functions) as process:
         listening(process)
         with started("call", f"unix:connect={functions}/s", "stubborn") as caller:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"running\n"
-            process.send_signal(signal.SIGINT)
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.3)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE) == 130
-            assert caller.wait(PATIENCE) == 3
-
-
-def test_a_second_signal_while_the_event_loop_is_blocked(functions: Path) -> None:
-    """A function that blocks the event loop itself holds up the first signal, not the second."""
-    (functions / "blocking.py").write_text(
-        "import time\ndef block(args):\n    print('running', flush=True)\n    time.sleep(1000)\n"
-    )
-    arguments = ["--wrappers", "blocking:block", "--no-native", "unix:listen=s"]
-    with started("executor", *arguments, cwd=functions) as process:
-        listening(process)
-        with started("call", f"unix:connect={functions}/s", "block") as caller:
             assert process.stdout is not None
             assert process.stdout.readline() == b"running\n"
             process.send_signal(signal.SIGINT)
