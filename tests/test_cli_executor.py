@@ -264,13 +264,22 @@ async def test_native_code_that_never_ends(functions: Path) -> None:
     """Native code that never returns does not keep an executor from being ended by its controller."""
     from orc_trio.native import Target, compile_ir, load_object
 
-    endless = "define i32 @main() {\n br label %a\na:\n br label %a\n}\n"
+    endless = (
+        'declare i64 @write(i32, ptr, i64)\n@on = constant [1 x i8] c"."\n'
+        "define i32 @main() {\n %n = call i64 @write(i32 1, ptr @on, i64 1)\n br label %a\na:\n br label %a\n}\n"
+    )
     start = time.monotonic()
-    async with open_executor_process([*ORC_TRIO, "executor"], orc_trio.HandlerRegistry(), grace=0.2) as controller:
+    async with open_executor_process(
+        [*ORC_TRIO, "executor"], orc_trio.HandlerRegistry(), grace=0.2, stdout=subprocess.PIPE
+    ) as controller:
         compiled = await compile_ir(endless, Target.of(controller.bootstrap), optimize=0)
         program = await load_object(controller, compiled)
-        with trio.move_on_after(0.2):
-            await program.run_main()
+        assert controller.process.stdout is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(program.run_main)
+            assert await controller.process.stdout.receive_some(1) == b"."
+            nursery.cancel_scope.cancel()
         end = await controller.disconnect()
+        await controller.process.stdout.aclose()
     assert end.exit_status == -signal.SIGTERM
     assert time.monotonic() - start < PATIENCE

@@ -279,7 +279,7 @@ async def test_nobody_wants_to_know_any_more(autojump_clock: trio.testing.MockCl
 async def test_a_frozen_peer_with_full_buffers_is_noticed() -> None:
     """G17: A peer that takes nothing is found dead although there is always something to send."""
     one, _other = await connected_pair("unix")
-    limits = orc_trio.Limits(liveness_timeout=0.2, drain_timeout=0.1, max_message=2**20, max_bytes=2**24)
+    limits = orc_trio.Limits(liveness_timeout=1.0, drain_timeout=0.1, max_message=2**20, max_bytes=2**24)
     subject = connection(one, limits=limits)
     raw = RawPeer(_other)
     async with trio.open_nursery() as nursery:

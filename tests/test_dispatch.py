@@ -192,11 +192,12 @@ async def test_a_thread_that_comes_too_late_does_not_start(monkeypatch: pytest.M
 
     async def run_sync(body: Any, **_kwargs: Any) -> Any:
         bodies.append(body)
+        scope.cancel()
         await trio.sleep_forever()
 
     monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
     table = dispatcher(ran.append, threaded=True, keepalive=keepalives)
-    with trio.move_on_after(0.01):
+    with trio.CancelScope() as scope:
         await table.serve(ADDRESS, b"", False)
     assert keepalives.held == 0
     assert bodies[0]() == b""

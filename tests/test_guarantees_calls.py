@@ -96,12 +96,12 @@ async def test_a_tombstone_holds_nothing_of_its_caller() -> None:
         async def caller() -> None:
             nonlocal task
             task = weakref.ref(trio.lowlevel.current_task())
-            with trio.move_on_after(0.01):
-                await controller.call_wrapper(1, bytes(1000))
+            await controller.call_wrapper(1, bytes(1000))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(caller)
             await raw.expect(Opcode.CALL)
+            nursery.cancel_scope.cancel()
         assert controller.statistics().abandoned_calls == 1
         await trio.testing.wait_all_tasks_blocked()
         collect()
@@ -375,9 +375,10 @@ async def test_cancellation_travels(kind: str) -> None:
 async def test_a_cancel_and_a_result_that_cross_are_absorbed(kind: str) -> None:
     """G5: A cancel that crosses the result is absorbed at one end, the result at the other."""
     async with controller_and_raw(kind, handler=echo) as (controller, raw):
-        with trio.move_on_after(0.02):
-            await controller.call_wrapper(1, b"")
-        call = await raw.expect(Opcode.CALL)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(controller.call_wrapper, 1, b"")
+            call = await raw.expect(Opcode.CALL)
+            nursery.cancel_scope.cancel()
         await raw.expect(Opcode.CANCEL)
         await raw.send(result_message(call.seq, b"too late"), call_message(1, TAG, b"x"))
         await raw.expect(Opcode.RESULT)

@@ -209,16 +209,18 @@ async def test_errors(dialect: Dialect) -> None:
 
 async def test_a_caller_leaves() -> None:
     """G5: It is released at once; the function runs on, its late result is dropped, its place is free again."""
-    release = trio.Event()
+    started, release = trio.Event(), trio.Event()
 
     async def wait(args: bytes) -> bytes:
+        started.set()
         await release.wait()
         return args
 
     async with both_ends(wait=wait, echo=echo) as both:
-        with trio.move_on_after(0.01) as scope:
-            await both.call("wait")
-        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(both.call, "wait")
+            await started.wait()
+            nursery.cancel_scope.cancel()
         assert both.session.statistics().running_wrappers == ("wait",)
         assert both.controller.statistics().abandoned_calls == 1
         release.set()

@@ -573,6 +573,7 @@ async def test_shutdown_waits_for_keepalives(kind: str) -> None:
             await trio.to_thread.run_sync(keepalive.release)
             with trio.move_on_after(0.01):
                 await trio.sleep_forever()
+        await session.shutdown()
         assert log == ["service detached", "service shut down"]
         assert session.state is SessionState.SHUT_DOWN
 
