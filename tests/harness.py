@@ -18,7 +18,7 @@ import orc_trio
 from orc_trio.abc import MessageTransport
 from orc_trio.protocol import Role, Setup
 from orc_trio.protocol.setup import encode_setup
-from orc_trio.streams import as_transport
+from orc_trio.sockets import as_transport
 from orc_trio.testing import PAIR_KINDS, PairKind, StreamKind, connected_pair, open_pair
 from orc_trio.testing.leaks import open_descriptors, wait_for_workers
 from orc_trio.wire import Message, Opcode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,11 +11,21 @@ import trio
 import trio.testing
 
 import orc_trio
-from harness import FaultyStream, RawPeer, call_message, connected_pair, every_virtual, setup_message
+from harness import (
+    FaultyStream,
+    RawPeer,
+    call_message,
+    connected_pair,
+    controller_and_raw,
+    every_virtual,
+    result_message,
+    setup_message,
+)
 from orc_trio import DisconnectKind
 from orc_trio.connection import Connection
 from orc_trio.liveness import wait_for_silence
 from orc_trio.protocol import Role
+from orc_trio.sockets import as_transport
 from orc_trio.streams import StreamTransport
 from orc_trio.wire import Message, Opcode
 
@@ -302,3 +313,84 @@ async def test_a_frozen_peer_with_full_buffers_is_noticed() -> None:
                 assert caught.value.reason.kind is DisconnectKind.LIVENESS_TIMEOUT
 
     await raw.close()
+
+
+class SendsNow(orc_trio.abc.WrappedTransport):
+    """Sends at once, as far as somebody says."""
+
+    can_send_now = True
+    step: Callable[[Sequence[Message]], bool] | None = None
+    left: list[Message]
+
+    def __init__(self, inner: orc_trio.abc.MessageTransport) -> None:
+        super().__init__(inner)
+        self.left = []
+
+    def send_now(self, messages: Sequence[Message]) -> bool:
+        self.left = list(messages)
+        return self.step is not None and self.step(messages)
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        left, self.left = self.left, []
+        await super().send([*left, *messages])
+
+
+async def test_what_cannot_be_sent_at_once_is_sent_by_the_writer() -> None:
+    """G3: What a transport leaves when it sends without waiting is sent by the writer, before what comes after."""
+    async with controller_and_raw("memory", wrap=lambda end: SendsNow(as_transport(end))) as (controller, raw):
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(controller.call_wrapper, number, b"")
+            calls = [await raw.expect(Opcode.CALL) for _ in range(20)]
+            assert [call.seq for call in calls] == list(range(1, 21))
+            await raw.send(*(result_message(call.seq) for call in calls))
+
+
+async def test_a_transport_that_fails_while_it_sends_at_once() -> None:
+    """G16: So the send has failed: the reader finds out why, or else that is the reason; the caller is told."""
+    transports: list[SendsNow] = []
+
+    def fail(_messages: Sequence[Message]) -> bool:
+        raise trio.BrokenResourceError("it broke")
+
+    def wrap(end: Any) -> SendsNow:
+        transports.append(SendsNow(as_transport(end)))
+        return transports[0]
+
+    limits = orc_trio.Limits(drain_timeout=0.05)
+    async with controller_and_raw("memory", wrap=wrap, limits=limits) as (controller, _raw):
+        transports[0].step = fail
+        with pytest.raises(orc_trio.DisconnectedError) as caught:
+            await controller.call_wrapper(1, b"")
+        assert caught.value.reason.kind is DisconnectKind.TRANSPORT_ERROR
+        assert "it broke" in caught.value.reason.detail
+        assert caught.value.certainty is orc_trio.Certainty.UNKNOWN
+
+
+async def test_a_transport_that_ends_the_connection_while_it_sends() -> None:
+    """G12: A transport may do that from within a send: the caller whose call it was is told, and does not wait."""
+    transports: list[SendsNow] = []
+
+    def wrap(end: Any) -> SendsNow:
+        transports.append(SendsNow(as_transport(end)))
+        return transports[0]
+
+    async with controller_and_raw("memory", wrap=wrap) as (controller, _raw):
+
+        def disconnect(_messages: Sequence[Message]) -> bool:
+            controller.begin_disconnect()
+            return False
+
+        transports[0].step = disconnect
+        with trio.testing.assert_checkpoints(), pytest.raises(orc_trio.DisconnectedError) as caught:
+            await controller.call_wrapper(1, b"")
+        assert caught.value.reason.kind is DisconnectKind.LOCAL_HANGUP
+
+
+async def test_who_has_the_last_word_while_sending_at_once() -> None:
+    """G15: A peer that goes on reading hears of the end, also if the goodbye does not fit at once."""
+    async with controller_and_raw("memory", wrap=lambda end: SendsNow(as_transport(end))) as (controller, raw):
+        controller.begin_disconnect()
+        await raw.expect(Opcode.HANG_UP)
+        await raw.hang_up()
+        assert await controller.wait_disconnected() == orc_trio.DisconnectReason(DisconnectKind.LOCAL_HANGUP)

@@ -29,7 +29,7 @@ from orc_trio import Certainty, DisconnectKind
 from orc_trio.controller import Controller
 from orc_trio.ownership import only_cancelled
 from orc_trio.protocol import Role
-from orc_trio.streams import as_transport
+from orc_trio.sockets import as_transport
 from orc_trio.wire import Message, Opcode
 from session_fakes import LOCAL, Threads
 

@@ -170,7 +170,7 @@ MUTANTS = [
         "settled twice",
         Peer,
         "_settle",
-        (("self._events.append(CallSettled(call, outcome))", "self._events += [CallSettled(call, outcome)] * 2"),),
+        (("self.events.append(CallSettled(call, outcome))", "self.events += [CallSettled(call, outcome)] * 2"),),
         CALLING,
         "G1",
     ),
@@ -186,7 +186,7 @@ MUTANTS = [
         "waiters are forgotten at the latch",
         PENDING,
         "drain",
-        (("[*self._placed.values(), *self._waiting]", "[*self._placed.values()]"),),
+        (("[*self.placed.values(), *self._waiting]", "[*self.placed.values()]"),),
         CALLING,
         "G14",
     ),
@@ -194,7 +194,7 @@ MUTANTS = [
         "those with a place are forgotten at the latch",
         PENDING,
         "drain",
-        (("[*self._placed.values(), *self._waiting]", "[*self._waiting]"),),
+        (("[*self.placed.values(), *self._waiting]", "[*self._waiting]"),),
         CALLING,
         "G14",
     ),
@@ -211,7 +211,7 @@ MUTANTS = [
         "waiters settle first",
         PENDING,
         "drain",
-        (("[*self._placed.values(), *self._waiting]", "[*self._waiting, *self._placed.values()]"),),
+        (("[*self.placed.values(), *self._waiting]", "[*self._waiting, *self.placed.values()]"),),
         CALLING,
         "in the order",
     ),
@@ -220,8 +220,8 @@ MUTANTS = [
         Peer,
         "latch",
         (
-            ("    self.cause = cause\n", "    self.cause = cause\n    self._events.append(Latched(cause))\n"),
-            ("    self._events.append(Latched(cause))\n    return", "    return"),
+            ("    self.cause = cause\n", "    self.cause = cause\n    self.events.append(Latched(cause))\n"),
+            ("    self.events.append(Latched(cause))\n    return", "    return"),
         ),
         CALLING,
         "G14",
@@ -254,7 +254,7 @@ MUTANTS = [
         "the wrong place is freed",
         PENDING,
         "free",
-        (("del self._placed[call.seq]", "del self._placed[call.seq + 1]"),),
+        (("del self.placed[call.seq]", "del self.placed[call.seq + 1]"),),
         CALLING,
         "the core raised KeyError",
     ),
@@ -316,8 +316,8 @@ MUTANTS = [
             (
                 "            self._outbox.remove(call)\n            self._pending.leave(call)\n",
                 (
-                    "            self._outbox._entries[Message(Opcode.CANCEL, call.seq)] = None\n"
-                    "            self._outbox._entries.move_to_end(call)\n"
+                    "            self._outbox.entries[Message(Opcode.CANCEL, call.seq)] = None\n"
+                    "            self._outbox.entries.move_to_end(call)\n"
                     "            call.state = OutboundState.ABANDONED\n"
                     "            return\n"
                 ),
@@ -528,7 +528,7 @@ MUTANTS = [
         "the hang-up is dropped",
         OUTBOX,
         "close",
-        (("    self._entries[hang_up] = None\n", ""),),
+        (("    self.entries[hang_up] = None\n", ""),),
         CALLING,
         "nothing happens any more",
     ),
@@ -538,8 +538,8 @@ MUTANTS = [
         "close",
         (
             (
-                "    self._entries[hang_up] = None\n",
-                "    self._entries[hang_up] = None\n    self._entries.move_to_end(hang_up, last=False)\n",
+                "    self.entries[hang_up] = None\n",
+                "    self.entries[hang_up] = None\n    self.entries.move_to_end(hang_up, last=False)\n",
             ),
         ),
         CALLING,
@@ -606,7 +606,7 @@ MUTANTS = [
         "the peer's hang-up is not told",
         Peer,
         "_on_hang_up",
-        (("    self._events.append(PeerHungUp())", "    pass"),),
+        (("    self.events.append(PeerHungUp())", "    pass"),),
         CALLING,
         "G16",
     ),

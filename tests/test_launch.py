@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from orc_trio.launch import ExecutorProcess, ProcessTransport, open_executor_pro
 from orc_trio.lifeline import VARIABLE
 from orc_trio.protocol import Role, Setup
 from orc_trio.protocol.setup import encode_setup
+from orc_trio.sockets import SocketTransport
 from orc_trio.wire.framing import encode
 from orc_trio.wire.messages import Message, Opcode
 
@@ -610,12 +611,12 @@ async def test_transport_closed_under_cancellation() -> None:
 async def test_transport_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """G11: reading that fails for any other reason than the process's end is a transport error."""
 
-    async def fail(self: trio.SocketStream, max_bytes: int | None = None) -> bytes:
+    async def fail(self: SocketTransport) -> Sequence[Message]:
         await trio.lowlevel.checkpoint()
         raise trio.BrokenResourceError("worn out")
 
     async with open_executor_process(EXECUTOR, HandlerRegistry()) as executor:
-        monkeypatch.setattr(trio.SocketStream, "receive_some", fail)
+        monkeypatch.setattr(SocketTransport, "receive", fail)
         await call(executor, "echo")  # the read that is waiting already
         end = await end_of(executor)
     assert end == DisconnectReason(DisconnectKind.TRANSPORT_ERROR, "worn out", exit_status=end.exit_status)

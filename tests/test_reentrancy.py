@@ -27,7 +27,7 @@ from harness import (
 from orc_trio import DisconnectKind
 from orc_trio.connection import Connection
 from orc_trio.protocol import Role
-from orc_trio.streams import as_transport
+from orc_trio.sockets import as_transport
 from orc_trio.wire import Message, Opcode
 
 LOCAL = orc_trio.DisconnectReason(DisconnectKind.LOCAL_HANGUP)
@@ -299,7 +299,7 @@ async def test_the_end_of_another_connection_is_news(kind: str, caplog: pytest.L
             await trio.lowlevel.checkpoint()
         assert await other.controller.disconnect() == LOCAL
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert f"the function called under {both.symbols['ask']:#x} failed" in record.getMessage()
+    assert f"ask failed, called under {both.symbols['ask']:#x}" in record.getMessage()
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], orc_trio.DisconnectedError)
 

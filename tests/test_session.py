@@ -25,7 +25,7 @@ from harness import (
 )
 from orc_trio import Certainty, DisconnectKind, SessionState
 from orc_trio.protocol import Role
-from orc_trio.streams import as_transport
+from orc_trio.sockets import as_transport
 from orc_trio.wire import Message, Opcode
 from session_fakes import LOCAL, REMOTE, FakeAccess, Recorder, attached, given_up
 

@@ -13,7 +13,8 @@ import trio.testing
 
 import orc_trio
 from harness import FaultyStream, connected_pair, controller_and_raw, every_stream, result_message
-from orc_trio.streams import SEND_CHUNK, StreamTransport, as_transport
+from orc_trio.sockets import as_transport
+from orc_trio.streams import SEND_CHUNK, StreamTransport
 from orc_trio.transports import in_process_pair
 from orc_trio.wire import Message, Opcode, encode
 

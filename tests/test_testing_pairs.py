@@ -10,7 +10,7 @@ import trio.testing
 
 import orc_trio
 from orc_trio import Certainty, DisconnectKind
-from orc_trio.streams import as_transport
+from orc_trio.sockets import as_transport
 from orc_trio.testing import PAIR_KINDS, PairKind, connected_pair, no_leaks, open_pair
 from orc_trio.wire import Message, Opcode
 

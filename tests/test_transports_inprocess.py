@@ -69,6 +69,34 @@ async def test_a_waiting_receiver_is_handed_the_messages() -> None:
         assert numbers(receiving.value) == [1]
 
 
+async def test_sending_without_waiting() -> None:
+    """G3: A waiting receiver is handed the messages at once; otherwise they go before what is sent next."""
+    one, other = in_process_pair()
+    async with trio.open_nursery() as nursery:
+        receiving = await blocked(nursery, other.receive)
+        assert one.send_now([call(1), call(2)])
+        await trio.testing.wait_all_tasks_blocked()
+        assert numbers(receiving.value) == [1, 2]
+        assert not one.send_now([call(3)])
+        sending = await blocked(nursery, lambda: one.send([call(4)]))
+        with pytest.raises(trio.BusyResourceError):
+            one.send_now([call(5)])
+        assert numbers(await other.receive()) == [3, 4]
+        await trio.testing.wait_all_tasks_blocked()
+        assert sending.value == "done"
+        assert not one.send_now([call(6)])
+        sending = await blocked(nursery, lambda: one.send([]))
+        assert numbers(await other.receive()) == [6]
+    assert not one.send_now([call(7)])
+    await one.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        one.send_now([call(8)])
+    with pytest.raises(trio.BrokenResourceError):
+        other.send_now([call(9)])
+    assert await other.receive() == []
+    await other.aclose()
+
+
 async def test_the_two_directions_are_apart() -> None:
     """G7: a stalled direction does not hold up the other."""
     one, other = in_process_pair()

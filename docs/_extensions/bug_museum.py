@@ -47,6 +47,7 @@ def rendered(exhibit: Exhibit) -> Iterator[str]:
         yield f":Seen in: {listed(seen(where) for where in exhibit.seen_in)}"
     yield f":Breaks: {listed(f':ref:`{guarantee} <{guarantee}>`' for guarantee in exhibit.guarantees)}"
     how = "Killed, by a hang, by" if exhibit.hangs else "Killed by"
+    yield f":Run it: ``nox -s museum -- {exhibit.name}``"
     yield f":{how}: {listed(f'``{test}``' for test in exhibit.killed_by)}"
     yield ""
     for change in exhibit.changes:

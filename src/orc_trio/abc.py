@@ -34,10 +34,12 @@ class MessageTransport(ABC):
         max_payload: The largest payload `receive` accepts, in bytes.  Set by the connection before it begins, and
             lowered when both ends have agreed.
         activity: Counts signs of life: grows whenever any bytes came in or went out.
+        can_send_now: Whether there is `send_now`.
     """
 
     max_payload: int = 64 * 1024 * 1024
     activity: int = 0
+    can_send_now: bool = False
 
     @abstractmethod
     async def send(self, messages: Sequence[Message]) -> None:
@@ -52,6 +54,20 @@ class MessageTransport(ABC):
         Cancellation:
             May leave a message half sent; the connection cancels only when it is about to `aclose`.
         """
+
+    def send_now(self, messages: Sequence[Message]) -> bool:
+        """Send messages as far as that goes without waiting.  Not while `send` is running, or something is left.
+
+        Only for speed, and only called where ``can_send_now`` says so.  Anybody may call it, not only the task that
+        sends.
+
+        Returns:
+            Whether all were sent.  If not, what is left goes before what `send` is given next.
+
+        Raises:
+            trio.BrokenResourceError: They cannot be sent, now or ever.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     async def receive(self) -> Sequence[Message]:

@@ -11,8 +11,8 @@ from orc_trio.interrupts import uninterrupted
 from orc_trio.protocol import Limits, Role, Setup
 from orc_trio.reasons import DisconnectKind, DisconnectReason
 from orc_trio.registry import Buffer
+from orc_trio.sockets import as_transport
 from orc_trio.statistics import ConnectionStatistics
-from orc_trio.streams import as_transport
 
 __all__ = ["StreamControllerAccess"]
 

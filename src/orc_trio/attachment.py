@@ -184,7 +184,7 @@ class Attachment:
         if not isinstance(end, DisconnectReason):
             detail = "the controller access did not end in time, and was cancelled"
             if self._error is None:
-                _log.warning("orc_trio: %s", detail)
+                _log.warning("%s", detail)
             else:
                 detail = describe_error(self._error)
             end = self.begin_disconnect(DisconnectReason(DisconnectKind.INTERNAL_ERROR, detail))

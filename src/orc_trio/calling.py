@@ -16,9 +16,10 @@ from collections.abc import Callable
 import trio
 
 from orc_trio.dispatch import as_bytes
+from orc_trio.exceptions import WrapperFunctionError
 from orc_trio.interrupts import uninterrupted
 from orc_trio.nesting import serving
-from orc_trio.protocol import Disconnected, Peer
+from orc_trio.protocol import Disconnected, OutboundCall, Peer
 from orc_trio.protocol.outcomes import unwrap
 from orc_trio.registry import Buffer
 
@@ -27,7 +28,14 @@ __all__ = ["make_call"]
 
 @uninterrupted
 async def make_call(
-    peer: Peer, tag: int, args: Buffer, *, zero_copy: bool, changed: Callable[[], None]
+    peer: Peer,
+    tag: int,
+    args: Buffer,
+    *,
+    zero_copy: bool,
+    wake: Callable[[], None],
+    changed: Callable[[], None],
+    origin: Callable[[], object],
 ) -> bytes | memoryview:
     """Make one call; see `orc_trio.connection.Connection.call`.
 
@@ -36,7 +44,9 @@ async def make_call(
         tag: Handler tag or executor address.
         args: The argument bytes.
         zero_copy: The result may be a `memoryview` of a buffer of its own.
-        changed: Told when the core has something to do.
+        wake: Told when there is something to send.
+        changed: Told when the caller has left.
+        origin: Marks an error that came by this connection (G9).
 
     Raises:
         OrcError: As there.
@@ -58,7 +68,21 @@ async def make_call(
         await trio.lowlevel.cancel_shielded_checkpoint()
         raise
     del payload
-    changed()
+    wake()
+    if call.outcome is None:  # a transport may end the connection while it sends
+        await _wait(peer, call, changed)
+    else:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    assert call.outcome is not None
+    try:
+        result = unwrap(call.outcome, tag)
+    except WrapperFunctionError as exc:
+        exc._origin = origin
+        raise
+    return result if zero_copy else bytes(result)
+
+
+async def _wait(peer: Peer, call: OutboundCall, changed: Callable[[], None]) -> None:
     call.waiter = trio.lowlevel.current_task()
 
     def abandon(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -71,6 +95,3 @@ async def make_call(
         return trio.lowlevel.Abort.SUCCEEDED
 
     await trio.lowlevel.wait_task_rescheduled(abandon)
-    assert call.outcome is not None
-    result = unwrap(call.outcome, tag)
-    return result if zero_copy else bytes(result)

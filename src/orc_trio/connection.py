@@ -32,16 +32,15 @@ from __future__ import annotations
 import logging
 import math
 import weakref
-from collections import deque
-from collections.abc import Callable
-from typing import TypeAlias, assert_never
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import attrs
 import trio
 
 from orc_trio.abc import MessageTransport
 from orc_trio.calling import make_call
-from orc_trio.exceptions import LocalProtocolError, WrapperFunctionError
+from orc_trio.exceptions import LocalProtocolError
 from orc_trio.handlers import Answer, HandlerTasks, Serve
 from orc_trio.interrupts import uninterrupted
 from orc_trio.liveness import wait_for_silence
@@ -107,12 +106,12 @@ class Connection:
         self._on_agreed = on_agreed
         self._running = running
         self._peer = Peer(role, limits, setup=setup)
+        self._origin = weakref.ref(self)  # G9: an error is not to be passed on to another peer by accident
         self._started = False
         self._nursery: trio.Nursery | None = None
         self._handlers = HandlerTasks(
             serve, respond=self._respond, fail=self._fail, by=self, grace=limits.handler_grace
         )
-        self._events: deque[Event] = deque()
         self._hung_up = False
         self._agreed = trio.Event()
         self._stopping = trio.Event()  # softly, or because the latch has fallen
@@ -145,7 +144,7 @@ class Connection:
 
     # Calls
 
-    async def call(self, tag: int, args: Buffer, *, zero_copy: bool = False) -> bytes | memoryview:
+    def call(self, tag: int, args: Buffer, *, zero_copy: bool = False) -> Awaitable[bytes | memoryview]:
         """Call a function of the peer.
 
         Args:
@@ -169,11 +168,15 @@ class Connection:
         Cancellation:
             The caller is released at once; the peer is told (G5).
         """
-        try:
-            return await make_call(self._peer, tag, args, zero_copy=zero_copy, changed=self._changed)
-        except WrapperFunctionError as exc:
-            exc._origin = weakref.ref(self)  # G9: not to be passed on to another peer by accident
-            raise
+        return make_call(
+            self._peer,
+            tag,
+            args,
+            zero_copy=zero_copy,
+            wake=self._pumps.wake,
+            changed=self._changed,
+            origin=self._origin,
+        )
 
     def _changed(self) -> None:
         """There is something to send, or nothing in flight any more."""
@@ -289,6 +292,7 @@ class Connection:
                     await self._close()
                     await self._pumps.done.wait()
                     await self._wait_for_handlers(bound + self._limits.handler_grace)
+                    self._handlers.dismiss()
             except BaseException as exc:  # an interrupt, or our bug  # noqa: ASYNC103
                 self._fail(exc)
                 await self._close()  # noqa: ASYNC102
@@ -300,6 +304,7 @@ class Connection:
         if self._latched.is_set():  # between the start of `run` and this
             self._latch_time = trio.current_time()
         self._transport.max_payload = self._limits.max_message
+        self._handlers.begin()
         nursery.start_soon(self._pumps.run, name="orc_trio pumps")
 
     def _fix_end(self, timed_out: bool) -> None:
@@ -357,7 +362,7 @@ class Connection:
         with trio.move_on_at(bound) as scope:
             await self._handlers.wait_idle()
         if scope.cancelled_caught:
-            _log.warning("orc_trio: handlers hold up the end of the connection: %s", ", ".join(self._running()))
+            _log.warning("handlers hold up the end of the connection: %s", ", ".join(self._running()))
 
     def _fail(self, exc: BaseException) -> None:
         """What ends the connection and goes to its owner."""
@@ -366,6 +371,8 @@ class Connection:
 
     def _respond(self, call: InboundCall, answer: Answer) -> bool:
         accepted = self._peer.respond(call, answer)
+        if not accepted:
+            call.waiter = trio.Event()
         self._act()
         return accepted
 
@@ -379,21 +386,24 @@ class Connection:
         """
         # One by one: acting on an event may bring us here again (a handler's scope that is cancelled abandons its own
         # calls), and whatever is raised must not lose those that follow.
-        while self._events or self._peer.has_events:
-            self._events.extend(self._peer.poll_events())
-            self._act_on(self._events.popleft())
+        events = self._peer.events
+        while events:
+            event = events.popleft()
+            if isinstance(event, CallSettled):
+                if (waiter := event.call.waiter) is not None:  # None: cancelled in the same step, see `make_call`
+                    trio.lowlevel.reschedule(waiter)
+            elif isinstance(event, CallReceived):
+                assert self._nursery is not None
+                self._handlers.start(event.call, self._nursery)
+            else:
+                self._act_on(event)
         if self._peer.has_output or self._peer.finished:
             self._changed()
         return self._hung_up
 
     def _act_on(self, event: Event) -> None:
+        """Act on one of those that are not part of every call."""
         match event:
-            case CallSettled(call):
-                if call.waiter is not None:  # None: cancelled in the same step, see `orc_trio.calling`
-                    trio.lowlevel.reschedule(call.waiter)
-            case CallReceived(call):
-                assert self._nursery is not None
-                self._handlers.start(call, self._nursery)
             case CancelReceived(call):
                 self._handlers.cancel(call)
             case ResultAccepted(call):
@@ -411,8 +421,6 @@ class Connection:
                 self._hung_up = True
             case PongReceived():
                 pass  # any inbound byte is a sign of life
-            case _:  # pragma: no cover
-                assert_never(event)
 
     def _on_latch(self) -> None:
         self._handlers.cancel_all()

@@ -30,8 +30,8 @@ from orc_trio.ownership import alongside, only_cancelled, raise_all
 from orc_trio.protocol import Limits, Role, Setup
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason, cause_of
 from orc_trio.registry import Buffer, Handler, HandlerRegistry
+from orc_trio.sockets import as_transport
 from orc_trio.statistics import ConnectionStatistics
-from orc_trio.streams import as_transport
 from orc_trio.threads import ControllerPortal
 
 __all__ = ["Controller", "open_controller"]

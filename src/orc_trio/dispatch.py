@@ -109,7 +109,14 @@ class Dispatcher:
             if handler.threaded:
                 result = await self._in_thread(handler, args, keepalive, nested)
             else:
-                result = await self._in_task(handler, args, keepalive)
+                with keepalive:
+                    key = object()
+                    self._running[key] = handler.name
+                    started(name=handler.name)
+                    try:
+                        result = await interruptible_async(handler.function, args)
+                    finally:
+                        del self._running[key]
         except WrapperFunctionError as exc:
             if exc._origin is None or self._is_ours(exc._origin()):
                 raise
@@ -121,19 +128,6 @@ class Dispatcher:
     def _is_ours(self, came_by: object) -> bool:
         mark = serving()
         return came_by is not None and (came_by is self.conversation or (mark is not None and came_by is mark.by))
-
-    async def _in_task(
-        self, handler: Handler, args: bytes | memoryview, keepalive: AbstractContextManager[object]
-    ) -> Buffer:
-        with keepalive:
-            key = object()
-            self._running[key] = handler.name
-            started()
-            try:
-                answer: Buffer = await interruptible_async(handler.function, args)
-            finally:
-                del self._running[key]
-        return answer
 
     async def _in_thread(
         self, handler: Handler, args: bytes | memoryview, keepalive: AbstractContextManager[object], nested: bool
@@ -154,7 +148,7 @@ class Dispatcher:
                 ticket.pop()
             except IndexError:
                 return b""  # G13: let go before it started, so it does not start
-            started()
+            started(name=handler.name)
             try:
                 return handler.function(args)  # type: ignore[return-value]
             finally:

@@ -21,7 +21,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
 import trio
@@ -87,4 +87,6 @@ async def interruptible_async(function: Callable[[*Ts], Any], *args: *Ts) -> Any
         Is the function's.
     """
     answer = function(*args)
-    return (await answer) if inspect.isawaitable(answer) else answer  # noqa: ASYNC910
+    if isinstance(answer, CoroutineType) or inspect.isawaitable(answer):
+        return await answer
+    return answer  # noqa: ASYNC910

@@ -39,7 +39,8 @@ def _this_task() -> trio.lowlevel.Task | None:
 
 
 def _held_now() -> tuple[Keepalive, ...]:
-    return tuple(token for token in _held.get() if not token._released)
+    held = _held.get()
+    return tuple([token for token in held if not token._released]) if held else held
 
 
 @attrs.define(eq=False)
@@ -77,7 +78,7 @@ class Keepalives:
         self._lock = threading.RLock()
         self._tokens: dict[Keepalive, None] = {}
         self._denied = False
-        self._changed = trio.Event()
+        self._changed: trio.Event | None = None  # while somebody waits
         self._trio = trio.lowlevel.current_trio_token()
 
     @property
@@ -93,7 +94,10 @@ class Keepalives:
         Raises:
             KeepaliveDeniedError: A shutdown was requested.
         """
-        token = Keepalive(name, self, _this_task())
+        return self._acquire(name, _this_task())
+
+    def _acquire(self, name: str, taker: trio.lowlevel.Task | None) -> Keepalive:
+        token = Keepalive(name, self, taker)
         with self._lock:
             if self._denied:
                 raise KeepaliveDeniedError("the session is shutting down")
@@ -108,7 +112,7 @@ class Keepalives:
             CallRefusedError: A shutdown was requested.
         """
         try:
-            return self.acquire(name)
+            return self._acquire(name, trio.lowlevel.current_task())
         except KeepaliveDeniedError as exc:
             raise CallRefusedError(str(exc)) from None
 
@@ -148,18 +152,20 @@ class Keepalives:
             Changes nothing.
         """
         with patience:
-            while self._tokens:
-                self._changed = trio.Event()
-                await self._changed.wait()
+            while True:
+                with self._lock:
+                    if not self._tokens:
+                        break
+                    self._changed = changed = trio.Event()
+                await changed.wait()
         if patience.cancelled_caught:
-            _log.warning("orc_trio: on_shutdown is not called: keepalives are held by %s", ", ".join(self.names))
+            _log.warning("on_shutdown is not called: keepalives are held by %s", ", ".join(self.names))
         return not patience.cancelled_caught  # noqa: ASYNC910
 
     def _release(self, token: Keepalive) -> None:
         with self._lock:
             self._tokens.pop(token, None)
-        with suppress(trio.RunFinishedError):
-            self._trio.run_sync_soon(self._tell, idempotent=True)
-
-    def _tell(self) -> None:
-        self._changed.set()
+            changed = self._changed
+        if changed is not None:
+            with suppress(trio.RunFinishedError):
+                self._trio.run_sync_soon(changed.set, idempotent=True)

@@ -51,7 +51,7 @@ from orc_trio.ownership import alongside
 from orc_trio.protocol import Limits
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason, describe_error
 from orc_trio.registry import HandlerRegistry
-from orc_trio.streams import StreamTransport
+from orc_trio.sockets import SocketTransport
 from orc_trio.wire.messages import Message
 
 __all__ = ["ExecutorProcess", "ProcessTransport", "open_executor_process"]
@@ -73,7 +73,7 @@ class HasFileno(Protocol):
 Redirection: TypeAlias = int | HasFileno | None
 
 
-class ProcessTransport(StreamTransport):
+class ProcessTransport(SocketTransport):
     """Moves messages to and from a child process, and ends with it.
 
     `watch` must run in a task of its own for as long as the transport is used.

@@ -32,6 +32,7 @@ class Serving:
         outer: The call that was being served where the connection was opened, if any.
         active: Until it is answered.
         started: From the step in which its function is called; in a thread, that may be later.
+        name: That function's name, as soon as it is known.
     """
 
     by: object
@@ -39,6 +40,7 @@ class Serving:
     outer: Serving | None = None
     active: bool = True
     started: bool = False
+    name: str = ""
 
 
 _current: ContextVar[Serving | None] = ContextVar("orc_trio_serving", default=None)
@@ -66,10 +68,11 @@ def enter(mark: Serving) -> None:
     _current.set(mark)
 
 
-def started(value: bool = True) -> None:
+def started(value: bool = True, name: str = "") -> None:
     """Say that the function of the call being served here is called in this very step; or (False) that it waits."""
     if (mark := _current.get()) is not None:
         mark.started = value
+        mark.name = name or mark.name
 
 
 def for_thread() -> bool:

@@ -2,7 +2,8 @@
 
 Rules
 -----
-* Nobody but the writer awaits on the send side (G3).  Others queue whole messages in the protocol core and wake it.
+* Nobody but the writer awaits on the send side (G3).  Others queue whole messages in the protocol core and wake it; or,
+  where the transport can do that, what is queued is sent in the same step, as far as that goes without waiting.
 * The reader never waits for user code (G7): it hands messages to the core, and what follows from them is done in one
   step.  After the latch it reads on and drops, to the peer's hang-up or the end of the stream (G14).
 * A send that failed stops the writer and says nothing about the cause: the reader goes on, and what it finds (a
@@ -21,7 +22,7 @@ from orc_trio.exceptions import RemoteProtocolError
 from orc_trio.interrupts import uninterrupted
 from orc_trio.protocol import Peer
 from orc_trio.reasons import DisconnectKind, DisconnectReason
-from orc_trio.wire.messages import Opcode
+from orc_trio.wire.messages import Message, Opcode
 
 __all__ = ["TRANSPORT_ERRORS", "Pumps"]
 
@@ -60,6 +61,9 @@ class Pumps:
         self._fail = fail
         self._patience = patience
         self._output = trio.Event()  # replaced each time the writer has seen it
+        self._idle = False  # the writer waits for output, and nothing is left over
+        self._left_over = False
+        self._broken: BaseException | None = None
         self._scope = trio.CancelScope()
         self.done: trio.Event = trio.Event()
         """Set when both have ended."""
@@ -68,8 +72,38 @@ class Pumps:
         self._pings = 0  # how many were sent by themselves
 
     def wake(self) -> None:
-        """There may be something to send."""
-        self._output.set()
+        """There may be something to send.
+
+        If little is in flight, nobody is likely to have more to send in a moment, and if much is queued, it need not
+        wait for more: then it is sent here and now.
+        """
+        if self._idle and self._transport.can_send_now and self._peer.worth_sending:
+            self._send_now()
+        else:
+            self._output.set()
+
+    def _send_now(self) -> None:
+        self._idle = False
+        messages = self._peer.take(trio.current_time())
+        if messages:
+            try:
+                self._left_over = not self._transport.send_now(messages)
+            except Exception as exc:
+                self._broken = exc
+            if len(messages) == 1:
+                self._count_ping(messages[0])
+        if self._left_over or self._broken is not None or self._peer.hang_up_taken:
+            self._output.set()
+        else:
+            self._idle = True
+            self._peer.sent()
+        if self._peer.events:
+            self._act()
+        if self._peer.has_output:
+            self._output.set()
+
+    def _count_ping(self, message: Message) -> None:
+        self._pings += message.opcode == Opcode.PING
 
     def alive(self) -> bool:
         """Whether there was a sign of life since this was last asked (G17): not counting that a ping could be sent."""
@@ -135,14 +169,22 @@ class Pumps:
 
     async def _write(self) -> None:
         try:
-            while not self._peer.hang_up_taken:
-                messages = self._peer.take(trio.current_time())
+            while self._left_over or not self._peer.hang_up_taken:
+                if self._broken is not None:
+                    raise self._broken
+                messages = [] if self._left_over else self._peer.take(trio.current_time())
                 self._act()
-                if messages:
+                if messages or self._left_over:
                     await self._transport.send(messages)
-                    self._pings += len(messages) == 1 and messages[0].opcode == Opcode.PING
+                    self._left_over = False
+                    if len(messages) == 1:
+                        self._count_ping(messages[0])
                 else:
-                    await self._output.wait()
+                    self._idle = True
+                    try:
+                        await self._output.wait()
+                    finally:
+                        self._idle = False
                     self._output = trio.Event()
             await self._transport.send_eof()
         except TRANSPORT_ERRORS as exc:

@@ -96,7 +96,7 @@ class Services:
             try:
                 interruptible(on_error or _log_error, error)
             except Exception:
-                _log.exception("orc_trio: on_error failed")
+                _log.exception("on_error failed")
                 _log_error(error)
             except BaseException:
                 for untold in self.errors[number:]:
@@ -128,4 +128,4 @@ def _name(service: Service) -> str:
 
 
 def _log_error(exc: Exception) -> None:
-    _log.error("orc_trio: a service failed", exc_info=exc)
+    _log.error("a service failed", exc_info=exc)

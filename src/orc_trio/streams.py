@@ -9,8 +9,8 @@ would reset a TCP connection and lose our hang-up, which says what was wrong (G1
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
 import trio
 
@@ -19,12 +19,13 @@ from orc_trio.exceptions import RemoteProtocolError
 from orc_trio.wire.framing import FrameDecoder, encode_head
 from orc_trio.wire.messages import Message
 
-__all__ = ["StreamTransport", "as_transport"]
+__all__ = ["StreamTransport"]
 
+T = TypeVar("T")
 RECEIVE_SIZE: Final = 64 * 1024
 SEND_CHUNK: Final = 64 * 1024
 """Progress of a large send is seen this often (G17): a slow line must carry it within half the liveness timeout."""
-_JOIN_UP_TO: Final = 16 * 1024
+JOIN_UP_TO: Final = 16 * 1024
 
 
 class StreamTransport(MessageTransport):
@@ -73,19 +74,32 @@ class StreamTransport(MessageTransport):
         Cancellation:
             Loses nothing.
         """
-        decoder = self._decoder = self._decoder or FrameDecoder(self.max_payload)
+        decoder = self._ready_decoder()
+        while data := await self.stream.receive_some(RECEIVE_SIZE):
+            self.activity += 1
+            if not self._garbage and (messages := self._decode(decoder.feed, data)):
+                return messages
+        return []
+
+    def _ready_decoder(self) -> FrameDecoder:
+        decoder = self._decoder
+        if decoder is None:
+            decoder = self._decoder = FrameDecoder(self.max_payload)
         decoder.max_payload = self.max_payload
-        try:
-            if not self._garbage:
+        if not self._garbage:
+            try:
                 decoder.raise_pending()
-            while data := await self.stream.receive_some(RECEIVE_SIZE):
-                self.activity += 1
-                if not self._garbage and (messages := decoder.feed(data)):
-                    return messages
+            except RemoteProtocolError:
+                self._garbage = True
+                raise
+        return decoder
+
+    def _decode(self, decode: Callable[[T], list[Message]], came: T) -> list[Message]:
+        try:
+            return decode(came)
         except RemoteProtocolError:
             self._garbage = True
             raise
-        return []
 
     @property
     def at_boundary(self) -> bool:
@@ -122,30 +136,17 @@ class StreamTransport(MessageTransport):
         await trio.aclose_forcefully(self.stream)
 
 
-def as_transport(stream_or_transport: trio.abc.Stream | MessageTransport) -> MessageTransport:
-    """A transport as it is; a stream in a `StreamTransport`.
-
-    Raises:
-        TypeError: It is neither.
-    """
-    if isinstance(stream_or_transport, MessageTransport):
-        return stream_or_transport
-    if isinstance(stream_or_transport, trio.abc.Stream):
-        return StreamTransport(stream_or_transport)
-    raise TypeError(f"a connection needs a trio.abc.Stream or a MessageTransport, not {stream_or_transport!r}")
-
-
 def _chunks(frames: Iterable[tuple[bytes, bytes | memoryview]]) -> list[bytes | memoryview]:
     """The bytes of ``frames``: small ones joined, large payloads as they are, in pieces of `SEND_CHUNK`."""
     chunks: list[bytes | memoryview] = []
     small: list[bytes | memoryview] = []
     for head, payload in frames:
         small.append(head)
-        if len(payload) <= _JOIN_UP_TO:
+        if len(payload) <= JOIN_UP_TO:
             small.append(payload)
             continue
         view = memoryview(payload)
-        first = _JOIN_UP_TO  # so that the head does not travel alone
+        first = JOIN_UP_TO  # so that the head does not travel alone
         small.append(view[:first])
         chunks.append(b"".join(small))
         small = []

@@ -150,6 +150,24 @@ class TracingTransport(WrappedTransport):
             self._trace.end(Direction.SENT, _describe(exc))
             raise
 
+    @property
+    def can_send_now(self) -> bool:  # type: ignore[override]
+        """The inner transport's."""
+        return self._inner.can_send_now
+
+    def send_now(self, messages: Sequence[Message]) -> bool:
+        """Record messages, then send them as far as that goes without waiting.
+
+        Raises:
+            trio.BrokenResourceError: They cannot be sent.
+        """
+        self._trace.messages(Direction.SENT, messages)
+        try:
+            return self._inner.send_now(messages)
+        except Exception as exc:
+            self._trace.end(Direction.SENT, _describe(exc))
+            raise
+
     async def receive(self) -> Sequence[Message]:
         """Wait for messages, and record them.
 

@@ -21,7 +21,7 @@ from typing import Any
 import attrs
 
 from orc_trio.protocol.outcomes import Outcome
-from orc_trio.wire.messages import NO_DEADLINE, Message, Opcode
+from orc_trio.wire.messages import NO_DEADLINE, Message, Opcode, new_message
 
 __all__ = ["InboundCall", "InboundState", "OutboundCall", "OutboundState"]
 
@@ -78,7 +78,7 @@ class OutboundCall:
         if self.deadline < math.inf:
             # A deadline may be minus infinity, and a far one infinity after the multiplication.
             aux = int(min(max(0.0, (self.deadline - now) * 1_000_000), NO_DEADLINE - 1))
-        return Message(Opcode.NESTED_CALL if self.nested else Opcode.CALL, self.seq, self.tag, aux, payload)
+        return new_message((Opcode.NESTED_CALL if self.nested else Opcode.CALL, self.seq, self.tag, aux, payload))
 
 
 @attrs.define(eq=False)

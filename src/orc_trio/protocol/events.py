@@ -35,7 +35,7 @@ class Agreed:
     setup: Setup
 
 
-@attrs.frozen
+@attrs.define
 class CallReceived:
     """A call to serve.  Answer it with `orc_trio.protocol.Peer.respond`, exactly once."""
 
@@ -49,7 +49,7 @@ class CancelReceived:
     call: InboundCall
 
 
-@attrs.frozen
+@attrs.define
 class CallSettled:
     """A call this end made has its outcome."""
 

@@ -33,14 +33,17 @@ class Outbox:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._entries: OrderedDict[Entry, None] = OrderedDict()
+        self.entries: OrderedDict[Entry, None] = OrderedDict()
         self._results_outside: deque[InboundCall] = deque()
         self._result_bytes = 0
         self._in_hand = 0  # result bytes of the last hand-over
         self.call_bytes: int = 0
 
+    def __bool__(self) -> bool:
+        return bool(self.entries or self._results_outside)
+
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     @property
     def result_bytes(self) -> int:
@@ -52,11 +55,14 @@ class Outbox:
         """How many results wait for room."""
         return len(self._results_outside)
 
-    def put(self, entry: OutboundCall | Message) -> None:
-        """Queue a call or a small message."""
-        self._entries[entry] = None
-        if isinstance(entry, OutboundCall):
-            self.call_bytes += entry.size
+    def put(self, message: Message) -> None:
+        """Queue a small message."""
+        self.entries[message] = None
+
+    def put_call(self, call: OutboundCall) -> None:
+        """Queue a call."""
+        self.entries[call] = None
+        self.call_bytes += call.size
 
     def put_result(self, call: InboundCall) -> bool:
         """Queue a result.
@@ -72,14 +78,14 @@ class Outbox:
 
     def remove(self, call: OutboundCall) -> None:
         """Take a queued call out again."""
-        del self._entries[call]
+        del self.entries[call]
         self.call_bytes -= call.size
 
     def take(self) -> Entry | None:
         """The next entry; None: nothing is queued."""
-        if not self._entries:
+        if not self.entries:
             return None
-        entry, _ = self._entries.popitem(last=False)
+        entry, _ = self.entries.popitem(last=False)
         if isinstance(entry, OutboundCall):
             self.call_bytes -= entry.size
         elif isinstance(entry, InboundCall):
@@ -110,21 +116,21 @@ class Outbox:
         """
         keep = [
             entry
-            for entry in self._entries
+            for entry in self.entries
             if isinstance(entry, InboundCall) or (isinstance(entry, Message) and entry.opcode == Opcode.SETUP)
         ]
-        self._entries = OrderedDict.fromkeys(keep)
+        self.entries = OrderedDict.fromkeys(keep)
         self.call_bytes = 0
         entered = list(self._results_outside)
         self._results_outside.clear()
         for call in entered:
             self._enter(call)
-        self._entries[hang_up] = None
+        self.entries[hang_up] = None
         return iter(entered)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
+        self.entries.clear()
         self._results_outside.clear()
         self.call_bytes = self._result_bytes = self._in_hand = 0
 
@@ -132,7 +138,7 @@ class Outbox:
         return self.result_bytes + _size(call) <= self.max_bytes
 
     def _enter(self, call: InboundCall) -> None:
-        self._entries[call] = None
+        self.entries[call] = None
         self._result_bytes += _size(call)
 
 

@@ -60,7 +60,7 @@ FINISHING: Final = "the connection is about to end, and takes no new calls"
 """What a call is told that comes while an end stops softly."""
 
 
-@attrs.frozen
+@attrs.define  # not frozen: one is made for every call, and that costs twice as much
 class Value:
     """The function answered."""
 
@@ -107,9 +107,9 @@ def unwrap(outcome: Outcome, tag: int) -> bytes | memoryview:
         CallRefusedError: The other end declined to start it.
         DisconnectedError: The connection stopped being open.
     """
+    if isinstance(outcome, Value):
+        return outcome.payload
     match outcome:
-        case Value(payload):
-            return payload
         case Failed(remote_type, message):
             if remote_type == UNKNOWN_TAG:
                 raise UnknownHandlerTagError(tag)
@@ -126,9 +126,9 @@ def unwrap(outcome: Outcome, tag: int) -> bytes | memoryview:
 
 def encode_result(outcome: Value | Failed | Refused | Cancelled) -> tuple[ResultKind, bytes | memoryview]:
     """An outcome as a result message's aux and payload."""
+    if isinstance(outcome, Value):
+        return ResultKind.VALUE, outcome.payload
     match outcome:
-        case Value(payload):
-            return ResultKind.VALUE, payload
         case Failed(remote_type, message):
             return ResultKind.ERROR, _error_map("type", remote_type, "message", message)
         case Refused(message):

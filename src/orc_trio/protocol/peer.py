@@ -8,8 +8,8 @@ and nothing in it waits.  A shell (`orc_trio.connection`, or a test that explore
 wakes tasks:
 
 * messages that arrived go to `receive`; messages to send come from `take`;
-* whatever happened is reported by `poll_events`, which the shell calls after every other method and acts on without a
-  checkpoint between.
+* whatever happened is in `events`, which the shell takes after every other method and acts on without a checkpoint
+  between.
 
 Rules
 -----
@@ -25,6 +25,7 @@ their budget — each by an exception to the one who asked, with nothing changed
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Final
@@ -73,9 +74,12 @@ from orc_trio.protocol.setup import Role, Setup, decode_setup, encode_setup
 from orc_trio.protocol.states import PeerState, Trigger, next_state
 from orc_trio.protocol.statistics import PeerStatistics
 from orc_trio.reasons import OWN_ENDS, Certainty, DisconnectKind, DisconnectReason
-from orc_trio.wire.messages import U64_MAX, Message, Opcode, PartOf
+from orc_trio.wire.messages import U64_MAX, Message, Opcode, PartOf, new_message
 
 __all__ = ["Peer"]
+
+_LITTLE: Final = 2
+_MUCH: Final = 16
 
 
 class Peer:
@@ -94,9 +98,10 @@ class Peer:
         self.state: PeerState = PeerState.NEW
         self.cause: DisconnectReason | None = None
         """Why the latch fell; None while it has not (G11)."""
-        self._events: list[Event] = []
+        self.events: deque[Event] = deque()
+        """What happened and was not acted on, in order."""
         self._outbox = Outbox(self.limits.max_bytes)
-        self._pending = PendingCalls(self.limits, self._outbox.put)
+        self._pending = PendingCalls(self.limits, self._outbox.put_call)
         self._served = ServedCalls(self.limits)
         self._results_arriving = Assemblies()
         self._pings = Pings()
@@ -133,13 +138,14 @@ class Peer:
         """
         if not 0 <= tag <= U64_MAX:
             raise LocalProtocolError(f"the tag {tag:#x} is out of range")
-        if self.state is PeerState.DRAINING:
-            assert self.cause is not None
-            raise DisconnectedError(self.cause, Certainty.NOT_SENT)  # G21
-        if not self.open:
-            raise NoControllerError(f"the connection is {self.state.value}")
-        if self.state is PeerState.FINISHING and not nested:
-            raise CallRefusedError(FINISHING)
+        if self.state is not PeerState.RUNNING:
+            if self.state is PeerState.DRAINING:
+                assert self.cause is not None
+                raise DisconnectedError(self.cause, Certainty.NOT_SENT)  # G21
+            if not self.open:
+                raise NoControllerError(f"the connection is {self.state.value}")
+            if self.state is PeerState.FINISHING and not nested:
+                raise CallRefusedError(FINISHING)
         if len(payload) > self.limits.max_message:
             raise MessageTooLargeError(len(payload), self.limits.max_message)
         call = OutboundCall(tag, payload, len(payload), nested, deadline)
@@ -211,7 +217,12 @@ class Peer:
     def has_output(self) -> bool:
         """Whether `take` would give something."""
         # Results that wait outside enter when `take` says that what was taken has been sent: one of them always fits.
-        return len(self._outbox) > 0 or self._outbox.results_outside > 0
+        return bool(self._outbox)
+
+    @property
+    def worth_sending(self) -> bool:
+        """Whether to send at once: little is in flight, so that little can be added in a moment; or much is queued."""
+        return len(self._pending.placed) + len(self._served.calls) <= _LITTLE or len(self._outbox.entries) >= _MUCH
 
     @property
     def hang_up_taken(self) -> bool:
@@ -227,8 +238,7 @@ class Peer:
             now: The time, on the clock of the calls' deadlines.
             max_bytes: Stop after this many payload bytes; at least one message is handed over.
         """
-        for served in self._outbox.release():
-            self._events.append(ResultAccepted(served))
+        self.sent()
         messages: list[Message] = []
         size = 0
         while size < max_bytes and (entry := self._outbox.take()) is not None:
@@ -250,6 +260,11 @@ class Peer:
             size += len(message.payload) + 64
         self._ask_whether_all_arrived()
         return messages
+
+    def sent(self) -> None:
+        """What was taken has been sent; `take` says so too."""
+        for served in self._outbox.release():
+            self.events.append(ResultAccepted(served))
 
     # Receiving
 
@@ -285,15 +300,15 @@ class Peer:
         self.state = next_state(self.state, Trigger.AGREE)
         self.limits = agreed
         self._outbox.max_bytes = agreed.max_bytes
-        self._pending = PendingCalls(agreed, self._outbox.put)
+        self._pending = PendingCalls(agreed, self._outbox.put_call)
         self._served = ServedCalls(agreed)
-        self._events.append(Agreed(setup))
+        self.events.append(Agreed(setup))
 
     def _on_hang_up(self, message: Message) -> None:
         reason = decode_hang_up(message.payload)
         self.latch(reason, watermark=message.aux)
         self._peer_hung_up = True
-        self._events.append(PeerHungUp())
+        self.events.append(PeerHungUp())
 
     def _on_call(self, message: Message) -> None:
         call = self._served.begin(message)
@@ -304,7 +319,7 @@ class Peer:
             return
         self._served.dispatch(call)
         self._probe, self._all_arrived = 0, False
-        self._events.append(CallReceived(call))
+        self.events.append(CallReceived(call))
 
     def _on_cancel(self, message: Message) -> None:
         _expect_empty(message)
@@ -312,7 +327,7 @@ class Peer:
         if call is None:
             return
         if call.state is InboundState.RUNNING:
-            self._events.append(CancelReceived(call))
+            self.events.append(CancelReceived(call))
         else:
             self._queue_result(call, Cancelled())
 
@@ -320,7 +335,8 @@ class Peer:
         call = self._pending.get(message.seq)
         if call is None:
             raise RemoteProtocolError(f"a result for call {message.seq}, which is not pending")
-        payload = self._results_arriving.complete(message.seq, message.payload)
+        arriving = self._results_arriving
+        payload = arriving.complete(message.seq, message.payload) if arriving.size else None
         if payload is None:
             payload = message.payload
         if len(payload) > self.limits.max_message:
@@ -362,7 +378,7 @@ class Peer:
             self._probe = 0
             self._all_arrived = not self._in_flight
         self._ask_whether_all_arrived()
-        self._events.append(PongReceived(message.aux))
+        self.events.append(PongReceived(message.aux))
 
     # The end
 
@@ -432,11 +448,11 @@ class Peer:
         self._results_arriving.clear()
         hang_up = Message(Opcode.HANG_UP, aux=self._served.watermark, payload=encode_hang_up(cause))
         for served in self._outbox.close(hang_up):
-            self._events.append(ResultAccepted(served))
+            self.events.append(ResultAccepted(served))
         self._served.drain()
         self._turned_away.clear()
         self._pings.forget()
-        self._events.append(Latched(cause))
+        self.events.append(Latched(cause))
         return cause
 
     def end(self) -> None:
@@ -450,14 +466,10 @@ class Peer:
 
     # What happened
 
-    @property
-    def has_events(self) -> bool:
-        """Whether `poll_events` would give something."""
-        return bool(self._events)
-
     def poll_events(self) -> list[Event]:
-        """What happened since the last poll, in order."""
-        events, self._events = self._events, []
+        """Take all `events`."""
+        events = list(self.events)
+        self.events.clear()
         return events
 
     def statistics(self) -> PeerStatistics:
@@ -478,11 +490,11 @@ class Peer:
         call.state = OutboundState.SETTLED
         call.outcome = outcome
         call.payload = b""
-        self._events.append(CallSettled(call, outcome))
+        self.events.append(CallSettled(call, outcome))
 
     def _queue_result(self, call: InboundCall, outcome: Value | Failed | Refused | Cancelled) -> bool:
         kind, payload = encode_result(outcome)
-        call.result = Message(Opcode.RESULT, call.seq, 0, kind, payload)
+        call.result = new_message((Opcode.RESULT, call.seq, 0, kind, payload))
         call.payload = b""
         return self._outbox.put_result(call)
 

@@ -58,11 +58,11 @@ class PendingCalls:
         self._nested = _Budget(limits.max_nested_calls, limits.max_bytes)
         self._admitted = admitted
         self._last_seq = 0
-        self._placed: dict[int, OutboundCall] = {}
+        self.placed: dict[int, OutboundCall] = {}
         self._waiting: OrderedDict[OutboundCall, None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._placed)
+        return len(self.placed)
 
     @property
     def waiting(self) -> int:
@@ -72,7 +72,7 @@ class PendingCalls:
     @property
     def abandoned(self) -> int:
         """How many places are tombstones: their caller has left, their result has not come."""
-        return sum(call.state is OutboundState.ABANDONED for call in self._placed.values())
+        return sum(call.state is OutboundState.ABANDONED for call in self.placed.values())
 
     @property
     def bytes_in_flight(self) -> int:
@@ -98,7 +98,7 @@ class PendingCalls:
 
     def get(self, seq: int) -> OutboundCall | None:
         """The call with that number whose frame was handed over and whose result has not come."""
-        call = self._placed.get(seq)
+        call = self.placed.get(seq)
         return None if call is None or call.state is OutboundState.QUEUED else call
 
     def leave(self, call: OutboundCall) -> None:
@@ -111,14 +111,14 @@ class PendingCalls:
 
     def free(self, call: OutboundCall) -> None:
         """Free a call's place, and give it to those who wait."""
-        del self._placed[call.seq]
+        del self.placed[call.seq]
         (self._nested if call.nested else self._ordinary).free(call.size)
         self._admit()
 
     def drain(self) -> Iterator[OutboundCall]:
         """Empty the table: calls that have a place in the order they were made, then those that wait (G14)."""
-        calls = [*self._placed.values(), *self._waiting]
-        self._placed.clear()
+        calls = [*self.placed.values(), *self._waiting]
+        self.placed.clear()
         self._waiting.clear()
         for budget in (self._ordinary, self._nested):
             budget.calls = budget.size = 0
@@ -138,5 +138,5 @@ class PendingCalls:
         self._last_seq += 1
         call.seq = self._last_seq
         call.state = OutboundState.QUEUED
-        self._placed[call.seq] = call
+        self.placed[call.seq] = call
         self._admitted(call)

@@ -34,7 +34,7 @@ class ServedCalls:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._calls: dict[int, InboundCall] = {}
+        self.calls: dict[int, InboundCall] = {}
         self._cut_off: set[InboundCall] = set()  # cancelled before their last piece came
         self._arriving = Assemblies()
         self._counts = {False: 0, True: 0}
@@ -43,7 +43,7 @@ class ServedCalls:
         self.watermark: int = 0
 
     def __len__(self) -> int:
-        return len(self._calls) + len(self._arriving)
+        return len(self.calls) + len(self._arriving)
 
     def part(self, message: Message) -> None:
         """Take a part of a call."""
@@ -65,14 +65,15 @@ class ServedCalls:
             RemoteProtocolError: It breaks a rule.
         """
         seq = message.seq
-        payload = self._arriving.complete(seq, message.payload)
+        payload = self._arriving.complete(seq, message.payload) if self._arriving.size else None
         if payload is None:
             self._number(seq)
             payload = message.payload
         size, nested = len(payload), message.opcode == Opcode.NESTED_CALL
         if size > self._limits.max_message:
             raise RemoteProtocolError(f"call {seq} has {size} bytes; {self._limits.max_message} agreed")
-        self._check_room(seq, size)
+        if self._arriving.size or self._cut_off:
+            self._check_room(seq, size)
         max_calls = self._limits.max_nested_calls if nested else self._limits.max_calls
         if self._counts[nested] >= max_calls or self._sizes[nested] + size > self._limits.max_bytes:
             kind = "nested calls" if nested else "calls"
@@ -80,7 +81,7 @@ class ServedCalls:
                 f"call {seq} is over the agreed limits of {max_calls} {kind}, {self._limits.max_bytes} bytes in flight"
             )
         remaining = math.inf if message.aux == NO_DEADLINE else message.aux * _MICRO
-        call = self._calls[seq] = InboundCall(seq, message.tag, payload, size, nested, remaining)
+        call = self.calls[seq] = InboundCall(seq, message.tag, payload, size, nested, remaining)
         self._counts[nested] += 1
         self._sizes[nested] += size
         return call
@@ -96,13 +97,13 @@ class ServedCalls:
             The call to cancel: RUNNING, or not begun (its parts were incomplete) and then to be answered by the
             caller of this method.  None: it was answered already.
         """
-        call = self._calls.get(seq)
+        call = self.calls.get(seq)
         if call is not None:
             call.cancel_requested = True
             return call if call.state is InboundState.RUNNING else None
         if self._arriving.forget(seq):
             # In the table, but in neither budget: its last piece, which would say which, will not come.
-            call = self._calls[seq] = InboundCall(seq, 0, b"", 0, False, math.inf, InboundState.ANSWERED, True)
+            call = self.calls[seq] = InboundCall(seq, 0, b"", 0, False, math.inf, InboundState.ANSWERED, True)
             self._cut_off.add(call)
             return call
         if seq == 0 or seq > self._last_seq:
@@ -111,7 +112,7 @@ class ServedCalls:
 
     def finish(self, call: InboundCall) -> None:
         """The call's result was handed over: its place is free."""
-        del self._calls[call.seq]
+        del self.calls[call.seq]
         if call in self._cut_off:
             self._cut_off.remove(call)
         else:
@@ -121,9 +122,9 @@ class ServedCalls:
 
     def drain(self) -> None:
         """Empty the table."""
-        for call in self._calls.values():
+        for call in self.calls.values():
             call.state = InboundState.DONE
-        self._calls.clear()
+        self.calls.clear()
         self._cut_off.clear()
         self._arriving.clear()
         self._counts = {False: 0, True: 0}

@@ -6,7 +6,7 @@ Rules
 -----
 * What is there before the block is not its business.
 * *Tasks* are those of the current run's main task and its descendants.  System tasks, Trio's own among them, are
-  others' business.
+  others' business; a connection's task that waits for a call to serve is idle, and no leak.
 * *Threads* that wait for work in Trio's thread cache are idle, and no leak.  A thread that is about to end, or to
   become idle, is given a second; it may still have a descriptor, so they are next.
 * *Descriptors* are compared before the garbage collector runs: one that only it would close is a leak.
@@ -41,6 +41,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import trio
+
+from orc_trio.handlers import waits_for_a_call
 
 __all__ = [
     "LeakError",
@@ -143,7 +145,8 @@ def no_leaks(*, let_go: bool = False) -> Iterator[Leaks]:
     yield leaks
     left = [f"thread: {line}" for line in _threads_left(threads, let_go)]
     left += [f"descriptor: {number}: {what}" for number, what in open_descriptors().items() - descriptors.items()]
-    left += [f"task: {describe_task(task)}" for task in tasks_of_this_run() if id(task) not in tasks]
+    now = [task for task in tasks_of_this_run() if not waits_for_a_call(task)]
+    left += [f"task: {describe_task(task)}" for task in now if id(task) not in tasks]
     # A collection takes its time, and most often there is nothing left for it to do; or only what finalizers let go.
     objects: list[str] = []
     while (found := leaks.objects_left()) != objects:

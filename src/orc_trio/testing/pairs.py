@@ -26,7 +26,7 @@ from orc_trio.protocol.limits import Limits
 from orc_trio.reasons import DisconnectReason
 from orc_trio.registry import Buffer, Function, Handler, HandlerRegistry
 from orc_trio.session import Session, open_session
-from orc_trio.streams import as_transport
+from orc_trio.sockets import as_transport
 from orc_trio.transports import in_process_pair
 
 __all__ = ["PAIR_KINDS", "End", "OpenPair", "PairKind", "StreamKind", "connected_pair", "open_pair"]

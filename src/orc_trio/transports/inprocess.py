@@ -108,6 +108,10 @@ class _Lane:
         return batch
 
 
+def _immutables(messages: Sequence[Message]) -> list[Message]:
+    return [each if type(each.payload) is bytes else _immutable(each) for each in messages]
+
+
 def _immutable(message: Message) -> Message:
     """The message with a payload that nobody can change, and that is ``bytes``."""
     payload = message.payload
@@ -121,12 +125,15 @@ def _immutable(message: Message) -> Message:
 class _InProcessTransport(MessageTransport):
     """One end of an in-process pair."""
 
+    can_send_now = True
+
     def __init__(self, incoming: _Lane, outgoing: _Lane) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
         self._first_seen = False
         self._violation: RemoteProtocolError | None = None
         self._garbage = False
+        self._left: list[Message] = []  # by `send_now`
 
     @uninterrupted
     async def send(self, messages: Sequence[Message]) -> None:
@@ -147,17 +154,12 @@ class _InProcessTransport(MessageTransport):
             If it raises Cancelled, nothing was sent.
         """
         await checkpoint_if_cancelled()
-        lane = self._outgoing
-        if lane.sender is not None:
-            raise trio.BusyResourceError("another task is sending")
-        if lane.ended:
-            raise trio.ClosedResourceError("this end is closed for sending")
-        if lane.abandoned:
-            raise trio.BrokenResourceError("the other end is closed")
-        batch = [each if type(each.payload) is bytes else _immutable(each) for each in messages]
+        lane = self._lane_for_sending()
+        batch = self._left + _immutables(messages)
         if not batch or lane.receiver is not None:
             if batch:  # an empty one would look like the end
                 lane.hand_over(batch)
+                self._left = []
                 self.activity += 1
             await cancel_shielded_checkpoint()  # it is taken: a cancellation comes too late
             return
@@ -168,7 +170,35 @@ class _InProcessTransport(MessageTransport):
             if lane.ended:
                 raise trio.ClosedResourceError("this end was closed while sending")
             raise trio.BrokenResourceError("the other end was closed")
+        self._left = []
         self.activity += 1
+
+    def send_now(self, messages: Sequence[Message]) -> bool:
+        """Hand messages over if the other end is waiting for some; see `MessageTransport.send_now`.
+
+        Raises:
+            trio.BrokenResourceError: The other end is closed.
+            trio.ClosedResourceError: This end is closed, or has sent its end of file.
+            trio.BusyResourceError: A task is sending.  The caller's fault.
+        """
+        lane = self._lane_for_sending()
+        self._left = _immutables(messages)
+        if lane.receiver is None:
+            return False
+        lane.hand_over(self._left)
+        self._left = []
+        self.activity += 1
+        return True
+
+    def _lane_for_sending(self) -> _Lane:
+        lane = self._outgoing
+        if lane.sender is not None:
+            raise trio.BusyResourceError("another task is sending")
+        if lane.ended:
+            raise trio.ClosedResourceError("this end is closed for sending")
+        if lane.abandoned:
+            raise trio.BrokenResourceError("the other end is closed")
+        return lane
 
     @uninterrupted
     async def receive(self) -> Sequence[Message]:
@@ -270,6 +300,7 @@ class _InProcessTransport(MessageTransport):
         """
         self._outgoing.ended = True
         self._incoming.abandoned = True
+        self._left = []
         for lane in (self._outgoing, self._incoming):
             lane.wake_sender()
             lane.wake_receiver()

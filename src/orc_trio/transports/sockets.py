@@ -23,7 +23,7 @@ import trio
 from orc_trio import lifeline
 from orc_trio.abc import MessageTransport
 from orc_trio.exceptions import ConnectionSpecError
-from orc_trio.streams import StreamTransport
+from orc_trio.sockets import SocketTransport
 from orc_trio.transports.connectors import Connector, OnListening
 from orc_trio.transports.descriptors import STANDARD, descriptor_number, silence, take
 from orc_trio.transports.specs import ConnectionSpec
@@ -50,7 +50,7 @@ class SocketAdopter(Connector):
         await trio.lowlevel.checkpoint()
         sock = _adopt(spec, descriptor_number(spec, spec.descriptor))
         lifeline.arm()  # whoever left us this socket may have left us a lifeline too
-        return StreamTransport(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+        return SocketTransport(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
 
 
 def _adopt(spec: ConnectionSpec, descriptor: int) -> socket.socket:

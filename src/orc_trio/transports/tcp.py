@@ -24,7 +24,7 @@ import trio
 
 from orc_trio.abc import MessageTransport
 from orc_trio.exceptions import ConnectionSpecError
-from orc_trio.streams import StreamTransport
+from orc_trio.sockets import SocketTransport
 from orc_trio.transports.connectors import Connector, OnListening
 from orc_trio.transports.listening import BACKLOG, accept_one
 from orc_trio.transports.specs import ConnectionSpec
@@ -78,7 +78,7 @@ class TcpConnector(_Tcp):
         """See `Connector.open`."""
         host, port = _host_and_port(spec, lowest_port=1)
         try:
-            return StreamTransport(await trio.open_tcp_stream(host, port))
+            return SocketTransport(await trio.open_tcp_stream(host, port))
         except UnicodeError as exc:
             raise _not_a_host(host, exc) from exc
 
@@ -99,7 +99,7 @@ class TcpListener(_Tcp):
             bound = _bound(spec, listener)
             if on_listening is not None:
                 on_listening(bound)
-            return StreamTransport(await accept_one(listener, bound, lambda _peer: None))
+            return SocketTransport(await accept_one(listener, bound, lambda _peer: None))
 
 
 def _not_a_host(host: str, exc: UnicodeError) -> OSError:

@@ -33,7 +33,7 @@ import trio
 
 from orc_trio.abc import MessageTransport
 from orc_trio.exceptions import ConnectionSpecError
-from orc_trio.streams import StreamTransport
+from orc_trio.sockets import SocketTransport
 from orc_trio.transports.connectors import Connector, OnListening, connect_failed
 from orc_trio.transports.listening import BACKLOG, accept_one
 from orc_trio.transports.specs import ConnectionSpec
@@ -118,7 +118,7 @@ class UnixConnector(_Unix):
             why = self._objection(sock, vetted)
             if why is not None:
                 raise connect_failed(spec, why)
-            return StreamTransport(trio.SocketStream(sock))
+            return SocketTransport(trio.SocketStream(sock))
         except BaseException:
             sock.close()
             raise
@@ -135,7 +135,7 @@ class UnixListener(_Unix):
         with _listening(_address(spec)) as listener:
             if on_listening is not None:
                 on_listening(spec)
-            return StreamTransport(await accept_one(listener, spec, lambda peer: self._objection(peer, vetted)))
+            return SocketTransport(await accept_one(listener, spec, lambda peer: self._objection(peer, vetted)))
 
 
 def _insist_on_connected(sock: trio.socket.SocketType) -> None:

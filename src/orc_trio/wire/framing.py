@@ -39,7 +39,7 @@ import struct
 from typing import Final
 
 from orc_trio.exceptions import LocalProtocolError, RemoteProtocolError
-from orc_trio.wire.messages import Message
+from orc_trio.wire.messages import Message, new_message
 
 __all__ = ["FIRST_MESSAGE_MAX", "HEAD_SIZE", "OWN_BUFFER_FROM", "FrameDecoder", "encode", "encode_head"]
 
@@ -182,10 +182,11 @@ class FrameDecoder:
                     and opcode < 24
                     and length == _INNER_HEAD + size
                 ):
-                    self._check_size(size)
+                    if size > self.max_payload or self._first_max is not None:
+                        self._check_size(size)
                     stop = at + HEAD_SIZE + size
                     if stop <= end:
-                        messages.append(Message(opcode, seq, tag, aux, data[at + HEAD_SIZE : stop]))
+                        messages.append(new_message((opcode, seq, tag, aux, data[at + HEAD_SIZE : stop])))
                         self._first_max = None
                         at = stop
                         continue

@@ -12,9 +12,11 @@ This module refuses nothing: which message may come when is decided by `orc_trio
 from __future__ import annotations
 
 import enum
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple, cast
 
-__all__ = ["NO_DEADLINE", "NO_SEQ", "U64_MAX", "Message", "Opcode", "PartOf", "ResultKind"]
+__all__ = ["NO_DEADLINE", "NO_SEQ", "U64_MAX", "Message", "Opcode", "PartOf", "ResultKind", "new_message"]
 
 U64_MAX: Final = 2**64 - 1
 NO_SEQ: Final = 0
@@ -84,3 +86,9 @@ class Message(NamedTuple):
     tag: int = 0
     aux: int = 0
     payload: bytes | memoryview = b""
+
+
+new_message: Final = cast(
+    "Callable[[tuple[int, int, int, int, bytes | memoryview]], Message]", partial(tuple.__new__, Message)
+)
+"""A message of its five values.  It takes half the time of calling `Message`, and there are four for every call."""

@@ -18,7 +18,7 @@ from orc_trio.controller import Controller, open_controller
 from orc_trio.protocol.limits import Limits
 from orc_trio.reasons import DisconnectReason
 from orc_trio.registry import HandlerRegistry
-from orc_trio.streams import as_transport
+from orc_trio.sockets import as_transport
 from orc_trio.testing.conformance.gate import Gate, gated
 from orc_trio.testing.conformance.pair import AccessPair, PairFactory
 from orc_trio.testing.pairs import End
