@@ -35,11 +35,13 @@ class MessageTransport(ABC):
             lowered when both ends have agreed.
         activity: Counts signs of life: grows whenever any bytes came in or went out.
         can_send_now: Whether there is `send_now`.
+        has_pings: Whether a ping reaches the other end.  If not, there can be no liveness check (G17).
     """
 
     max_payload: int = 64 * 1024 * 1024
     activity: int = 0
     can_send_now: bool = False
+    has_pings: bool = True
 
     @abstractmethod
     async def send(self, messages: Sequence[Message]) -> None:
@@ -147,6 +149,11 @@ class WrappedTransport(MessageTransport):
     def activity(self) -> int:  # type: ignore[override]
         """The inner transport's."""
         return self._inner.activity
+
+    @property
+    def has_pings(self) -> bool:  # type: ignore[override]
+        """The inner transport's."""
+        return self._inner.has_pings
 
     @property
     def at_boundary(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from orc_trio.abc import AccessHost, ControllerAccess, MessageTransport
-from orc_trio.connection import Connection
+from orc_trio.connection import Connection, check_pings
 from orc_trio.exceptions import LocalProtocolError, NoControllerError
 from orc_trio.interrupts import uninterrupted
 from orc_trio.protocol import Limits, Role, Setup
@@ -24,6 +24,10 @@ class StreamControllerAccess(ControllerAccess):
         stream_or_transport: What leads to the controller; belongs to this access from here on.
         limits: What this end is willing to hold, and its times; default: `Limits()`.
         identity: Who this executor is, for people; told to the controller.
+
+    Raises:
+        TypeError: It is neither a stream nor a message transport.
+        ValueError: A liveness timeout is set, and the transport has no pings.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class StreamControllerAccess(ControllerAccess):
     ) -> None:
         self._transport = as_transport(stream_or_transport)
         self._limits = limits or Limits()
+        check_pings(self._transport, self._limits)
         self._identity = identity
         self._started = False
         self._connection: Connection | None = None

@@ -67,7 +67,7 @@ from orc_trio.reasons import DisconnectKind, DisconnectReason, describe_error
 from orc_trio.registry import Buffer
 from orc_trio.statistics import ConnectionStatistics
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "check_pings"]
 
 _log = logging.getLogger("orc_trio")
 _LOCAL_HANGUP = DisconnectReason(DisconnectKind.LOCAL_HANGUP)
@@ -88,6 +88,9 @@ class Connection:
         setup: What this end says about itself; default: its role and limits.
         on_agreed: Told the peer's setup.
         running: Names the functions that are running, for the statistics.
+
+    Raises:
+        ValueError: A liveness timeout is set, and the transport has no pings.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Connection:
         on_agreed: OnAgreed = lambda _setup: None,
         running: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
+        check_pings(transport, limits)
         self._transport = transport
         self._limits = limits
         self._on_agreed = on_agreed
@@ -428,3 +432,13 @@ class Connection:
             event.set()
         if self._nursery is not None:
             self._latch_time = trio.current_time()
+
+
+def check_pings(transport: MessageTransport, limits: Limits) -> None:
+    """Refuse a liveness check that could only fail.
+
+    Raises:
+        ValueError: A liveness timeout is set, and the transport has no pings.
+    """
+    if limits.liveness_timeout is not None and not transport.has_pings:
+        raise ValueError("a liveness timeout is set, and this transport has no pings: leave it at None")

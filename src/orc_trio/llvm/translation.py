@@ -7,7 +7,7 @@ What LLVM's protocol does not have
 * Nested calls are calls like any other.  Ours have a budget of their own here; what LLVM makes may exceed any (G7).
 * Limits: LLVM announces none and knows none of ours.  A call too many, or a byte, is a violation (G8, G25).
 * Pings: a ping is answered here, as soon as it is written.  A soft stop works, but does not know that the last result
-  was read; liveness cannot be checked (G17), and must be off.
+  was read; liveness cannot be checked (G17): a timeout is refused.
 * The watermark: after a hang-up of LLVM's no call is known not to have started; its certainty is unknown (G4).
 * Errors as results, up to LLVM 23: they are sent as empty results, and received as such (G9, G10).
 

@@ -33,6 +33,8 @@ class SimpleRemoteTransport(StreamTransport):
         dialect: Which LLVM is at the other end.
     """
 
+    has_pings = False
+
     def __init__(self, stream: trio.abc.Stream, role: Role, *, dialect: Dialect = Dialect.UP_TO_23) -> None:
         super().__init__(stream)
         self._translation = Translation(role, dialect)
