@@ -59,7 +59,7 @@ class Dispatcher:
         lookup: Callable[[int], Handler | None],
         *,
         keepalive: Callable[[str], AbstractContextManager[object]] = _no_keepalive,
-        max_threads: int = 40,
+        max_threads: float = 40,
         max_nested_threads: int = 1024,
     ) -> None:
         self._lookup = lookup

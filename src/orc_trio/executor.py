@@ -60,6 +60,7 @@ async def open_attached_session(
     connectors: ConnectorRegistry | None = None,
     on_listening: OnListening | None = None,
     service_timeout: float = 5.0,
+    threads: float = 40,
 ) -> AsyncIterator[Session]:
     """Open a session and attach it to the controller that a connection spec leads to.
 
@@ -76,6 +77,7 @@ async def open_attached_session(
         connectors: Where the spec is looked up; see `open_connection`.
         on_listening: Told where a listening connector listens; see `open_connection`.
         service_timeout: Seconds; see `open_session`.
+        threads: How many threaded functions may run at once; see `open_session`.
 
     Yields:
         The session, attached.
@@ -97,7 +99,7 @@ async def open_attached_session(
     # The session inside the connection: it says goodbye before the transport is closed, also when it is cancelled.
     async with (
         open_connection(spec, vetted=vetted, connectors=connectors, on_listening=on_listening) as transport,
-        open_session(service_timeout=service_timeout) as session,
+        open_session(service_timeout=service_timeout, threads=threads) as session,
     ):
         bootstrap = BootstrapInfo.for_session(session)
         await interruptible_async(prepare, session, bootstrap)

@@ -55,12 +55,14 @@ class Session:
         wrappers: Its wrapper functions, by address.
     """
 
-    def __init__(self, on_error: OnError | None, service_timeout: float) -> None:
+    def __init__(self, on_error: OnError | None, service_timeout: float, threads: float) -> None:
         self.wrappers: WrapperTable = WrapperTable()
         self._on_error = on_error
         self._bound = service_timeout
         self._keepalives = Keepalives()
-        self._dispatcher = Dispatcher(self.wrappers.lookup, keepalive=self._keepalives.acquire_for_call)
+        self._dispatcher = Dispatcher(
+            self.wrappers.lookup, keepalive=self._keepalives.acquire_for_call, max_threads=threads
+        )
         self._state = SessionState.START
         self._attachment: Attachment | None = None
         self._detached = trio.Event()
@@ -453,7 +455,9 @@ class Session:
 @uninterrupted_context
 @asynccontextmanager
 @uninterrupted
-async def open_session(*, on_error: OnError | None = None, service_timeout: float = 5.0) -> AsyncIterator[Session]:
+async def open_session(
+    *, on_error: OnError | None = None, service_timeout: float = 5.0, threads: float = 40
+) -> AsyncIterator[Session]:
     """Open an executor's session.
 
     An async context manager: leaving it shuts the session down and waits until that is done.
@@ -462,6 +466,8 @@ async def open_session(*, on_error: OnError | None = None, service_timeout: floa
         on_error: Told of errors that cannot be raised because the owner is being cancelled; default: they are logged.
         service_timeout: Seconds each service has for ``on_detach`` and ``on_shutdown``, and, if the owner is
             cancelled, that keepalives have to be released.
+        threads: How many threaded functions may run at once; `math.inf`: as many as are called.  More calls wait.
+            Nested calls do not count (G7).
 
     Yields:
         The session, not attached yet.
@@ -476,7 +482,7 @@ async def open_session(*, on_error: OnError | None = None, service_timeout: floa
     Cancellation:
         Shuts down within bounds, shielded; then goes on.
     """
-    session = Session(on_error, service_timeout)
+    session = Session(on_error, service_timeout, threads)
     async with alongside(session._main, session._stop, "orc_trio session") as scope:
         session._owner_scope = scope
         while session._nursery is None:  # noqa: ASYNC110
