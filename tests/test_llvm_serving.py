@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import platform
 import shutil
@@ -32,7 +33,7 @@ DATA = Protection.READ | Protection.WRITE
 async def our_executor(version: int, registry: orc_trio.HandlerRegistry | None = None) -> AsyncIterator[RemoteExecutor]:
     one, other = trio.testing.memory_stream_pair()
     with trio.fail_after(60):
-        async with orc_trio.open_session() as session:
+        async with orc_trio.open_session(threads=math.inf) as session:
             bootstrap = orc_trio.BootstrapInfo.for_session(session)
             install_llvm(session, bootstrap, version)
             access = orc_trio.StreamControllerAccess(SimpleRemoteTransport(other, Role.EXECUTOR))
@@ -128,6 +129,37 @@ async def test_code_that_calls_back(tmp_path: Path) -> None:
         assert await it.run_as_main(at, ["program", "fail"]) == -1
 
 
+async def test_code_that_calls_back_and_is_called_for_that(tmp_path: Path) -> None:
+    """G7: LLVM's protocol does not say that a call is nested: those that wait do not keep it from being served."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    registry = orc_trio.HandlerRegistry()
+    places: list[int] = []
+    waiting = trio.Event()
+    number = 0
+
+    async def answer(_args: bytes) -> bytes:
+        nonlocal number
+        number += 1
+        if number == 100:
+            waiting.set()
+        await waiting.wait()
+        return bytes([await it.run_as_int_function(places[0], 42)])
+
+    registry.register(TAG, answer, name="answer")
+    async with our_executor(22, registry) as it:
+        places.append(await it.reserve(PAGE))
+        await it.finalize([Segment(places[0], PAGE, ARGC, CODE)])
+        at = await linked(it, tmp_path)
+
+        async def run() -> None:
+            assert await it.run_as_main(at, ["program", "x"]) == 42
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(run)
+
+
 @every_version
 async def test_requests_that_are_wrong(version: int) -> None:
     """G25: What cannot be done is refused with a reason, and the executor lives."""
@@ -201,6 +233,8 @@ async def test_frames_and_their_memory(version: int, in_order: bool) -> None:
         await it.release([key])
         assert await call_sps(it.controller, names.FRAMES, found[wanted[1]], *span) is None
         assert not mapped(at)
+        late = await call_sps(it.controller, names.FRAMES, found[wanted[0]], *span)
+        assert late == sps.Failure(f"there is no memory for frames at {at:#x}")
 
 
 def test_memory_is_given_back_whatever_fails() -> None:

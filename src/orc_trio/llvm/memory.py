@@ -157,16 +157,19 @@ class Memory:
             address: Where it begins.
         """
         with self._lock:
-            size = self._reserved.get(address)
+            size = self._reserved.pop(address, None)  # from here on nobody begins to use it
             if size is None:
                 raise MemoryRequestError(f"nothing is reserved at {address:#x}")
             within = [key for key in self._fillings if address <= key < address + size]
         self._before_release(address, address + size)
         errors = _errors_of(partial(self.empty, key) for key in sorted(within, reverse=True))
-        with self._lock:
-            if self._reserved.pop(address, None) is not None:
-                self._libc.munmap(address, size)
+        self._libc.munmap(address, size)
         _tell(errors)
+
+    def reserves(self, address: int) -> bool:
+        """Whether an address lies in memory that is reserved, and not about to be given back."""
+        with self._lock:
+            return any(start <= address < start + size for start, size in self._reserved.items())
 
     def close(self) -> None:
         """Give everything back."""

@@ -5,22 +5,27 @@ llvm-jitlink-22 -oop-executor=$(command -v orc-trio-llvm-executor) program.o
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
 
 from orc_trio.access import StreamControllerAccess
 from orc_trio.bootstrap import BootstrapInfo
+from orc_trio.exceptions import ConnectionSpecError, DisconnectedError
 from orc_trio.executor import end_process
 from orc_trio.llvm.names import VERSIONS
 from orc_trio.llvm.serving import install_llvm
 from orc_trio.llvm.transport import SimpleRemoteTransport
 from orc_trio.protocol import Role
 from orc_trio.session import open_session
+from orc_trio.streams import StreamTransport
+from orc_trio.transports import ConnectionSpec, VettedPeer, open_connection
 from orc_trio.wire.simple_remote import Dialect
 
 __all__ = ["main"]
@@ -34,18 +39,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Serve one controller, and end the process."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        incoming, outgoing = _descriptors(arguments)
-    except ValueError as exc:
-        print(f"orc-trio-llvm-executor: {exc}", file=sys.stderr)
-        raise SystemExit(2) from None
-    status, running = trio.run(_serve, incoming, outgoing, _llvm_version())
+        status, running = trio.run(_serve, arguments, _llvm_version())
+    except ConnectionSpecError as exc:
+        _complain(str(exc))
+        sys.exit(2)
+    except DisconnectedError as exc:
+        _complain(str(exc.reason))
+        sys.exit(1)
     end_process(status, running)
 
 
-async def _serve(incoming: int, outgoing: int, version: int) -> tuple[int, tuple[str, ...]]:
-    stream = trio.StapledStream(trio.lowlevel.FdStream(outgoing), trio.lowlevel.FdStream(incoming))
+async def _serve(arguments: Sequence[str], version: int) -> tuple[int, tuple[str, ...]]:
     with trio.CancelScope() as scope:
-        async with open_session() as session:
+        async with _stream(arguments) as stream, open_session(threads=math.inf) as session:
             bootstrap = BootstrapInfo.for_session(session)
             install_llvm(session, bootstrap, version)
             dialect = Dialect.UP_TO_16 if version < 17 else Dialect.UP_TO_23
@@ -56,15 +62,34 @@ async def _serve(incoming: int, outgoing: int, version: int) -> tuple[int, tuple
     # Up to LLVM 23 a controller says nothing when it leaves in order.
     good = reason.orderly or not reason.detail
     if not good:
-        print(f"orc-trio-llvm-executor: {reason}", file=sys.stderr)
+        _complain(str(reason))
     return (0 if good else 1), session.statistics().running_wrappers
 
 
-def _descriptors(arguments: Sequence[str]) -> tuple[int, int]:
-    for argument in arguments:
-        if match := re.fullmatch(r"filedescs=(\d+),(\d+)", argument):
-            return int(match[1]), int(match[2])
-    raise ValueError("usage: orc-trio-llvm-executor filedescs=IN,OUT")
+@asynccontextmanager
+async def _stream(arguments: Sequence[str]) -> AsyncIterator[trio.abc.Stream]:
+    """The stream to the controller, by LLVM's words for it."""
+    words = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if match := re.fullmatch(r"(\d+),(\d+)", words.get("filedescs", "")):
+        incoming, outgoing = (trio.lowlevel.FdStream(int(number)) for number in match.groups())
+        async with trio.StapledStream(outgoing, incoming) as stream:
+            yield stream
+    elif "listen" in words:
+        spec = ConnectionSpec("tcp", "listen", words["listen"])
+        # LLVM's executors serve whoever comes, too.
+        async with open_connection(spec, vetted=VettedPeer.UNCHECKED, on_listening=_announce) as transport:
+            assert isinstance(transport, StreamTransport)
+            yield transport.stream
+    else:
+        raise ConnectionSpecError("usage: orc-trio-llvm-executor filedescs=IN,OUT | listen=HOST:PORT")
+
+
+def _announce(bound: ConnectionSpec) -> None:
+    _complain(f"listening on {bound.descriptor}")
+
+
+def _complain(text: str) -> None:
+    print(f"orc-trio-llvm-executor: {text}", file=sys.stderr)
 
 
 def _llvm_version() -> int:

@@ -34,7 +34,8 @@ def install_llvm(session: Session, bootstrap: BootstrapInfo, version: int = max(
     """Offer what LLVM's controllers need.  Its memory is given back when the session is shut down.
 
     Args:
-        session: The executor's session.
+        session: The executor's session, opened with ``threads=math.inf``: LLVM's protocol does not say which calls are
+            nested, so functions that call back and wait might hold every thread that their answers need.
         bootstrap: Its bootstrap information.
         version: LLVM's major version.
 
@@ -219,11 +220,13 @@ class _Executor(Service):
         symbols = [sps.Symbol(at, sps.Symbol.EXPORTED if at else 0) for at in found]
         return symbols if kind == "symbols" else [symbol if symbol.address else None for symbol in symbols]
 
-    # Exception frames.  LLVM 19 gives memory back without waiting for its frames to be deregistered: the two calls may
-    # be served in either order, and both must find the frames readable.
+    # Exception frames.  LLVM 19 does not wait for them to be registered or deregistered before it gives their memory
+    # back: these calls may be served in any order, and each must find the frames readable.
 
     def _register(self, start: int, _stop: int) -> None:
         with self._frames_lock:
+            if not self._memory.reserves(start):
+                raise MemoryRequestError(f"there is no memory for frames at {start:#x}")
             self._frames.add(start)
             self._process["__register_frame"](ctypes.c_void_p(start))
 
