@@ -372,7 +372,12 @@ IMPLEMENTED_BY_OTHERS = {"AccessHost", "ControllerAccess", "MessageTransport", "
 
 def is_async(function: Any) -> bool:
     function = inspect.unwrap(function)
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    returns = str(getattr(function, "__annotations__", {}).get("return", ""))
+    return (
+        inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+        or returns.startswith("AbstractAsyncContextManager")
+    )
 
 
 def test_none_is_forgotten() -> None:

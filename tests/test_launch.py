@@ -599,7 +599,8 @@ async def test_transport_closed_under_cancellation() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         process = await trio.lowlevel.open_process(["sleep", "1000"])
-        transport = ProcessTransport(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), process, 1000.0)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        transport = ProcessTransport(SocketTransport(stream), [stream.socket], process, 1000.0)
         with trio.CancelScope() as scope:
             scope.cancel()
             await transport.aclose()

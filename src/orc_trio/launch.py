@@ -11,7 +11,8 @@ Task tree
 Theory
 ------
 The child inherits one end of a socket pair and is told its number by a connection spec (``socket:adopt=N``) appended to
-its arguments.  It also inherits the read end of a lifeline, see `orc_trio.lifeline`.
+its arguments.  It also inherits the read end of a lifeline, see `orc_trio.lifeline`.  An executor of another kind may
+have more sockets, other words for them, and know nothing of lifelines: that is a `Plug`.
 
 *The process is the peer.*  Whatever it left in the socket is read, and then the stream is at its end, also if a
 grandchild keeps the socket open (G17): once the process is gone, `ProcessTransport.watch` shuts our end down both ways.
@@ -22,8 +23,8 @@ So the exit status is known when the end of the connection is fixed, and is part
 
 Rules
 -----
-* Every descriptor made here is CLOEXEC; the child gets exactly two, and our copies of those are closed as soon as it
-  has them.
+* Every descriptor made here is CLOEXEC; the child gets its own, and our copies of those are closed as soon as it has
+  them.
 * Whatever happens, nothing is left: no process, no zombie, no descriptor, no task.
 * The write end of the lifeline is closed after the process has been reaped, never before: closing it kills.
 
@@ -37,13 +38,14 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol, TypeAlias
 
+import attrs
 import trio
 
 from orc_trio import lifeline
-from orc_trio.abc import MessageTransport
+from orc_trio.abc import MessageTransport, WrappedTransport
 from orc_trio.controller import Controller, OnDisconnect
 from orc_trio.exceptions import DisconnectedError
 from orc_trio.interrupts import interruptible, uninterrupted, uninterrupted_context
@@ -54,7 +56,7 @@ from orc_trio.registry import HandlerRegistry
 from orc_trio.sockets import SocketTransport
 from orc_trio.wire.messages import Message
 
-__all__ = ["ExecutorProcess", "ProcessTransport", "open_executor_process"]
+__all__ = ["ExecutorProcess", "Plug", "ProcessTransport", "open_executor_process", "open_process"]
 
 DEFAULT_GRACE: Final = 5.0
 _EXIT_FOLLOWS: Final = 0.25
@@ -73,21 +75,48 @@ class HasFileno(Protocol):
 Redirection: TypeAlias = int | HasFileno | None
 
 
-class ProcessTransport(SocketTransport):
+@attrs.frozen
+class Plug:
+    """How a kind of executor is connected to its controller.
+
+    Attributes:
+        sockets: How many sockets it inherits.
+        argument: Tells it their descriptors.
+        transport: What moves messages over the other ends of them.
+        knows_lifelines: Whether it arms its lifeline itself.
+    """
+
+    sockets: int
+    argument: Callable[[Sequence[int]], str]
+    transport: Callable[[Sequence[trio.SocketStream]], MessageTransport]
+    knows_lifelines: bool = True
+
+
+_OURS: Final = Plug(1, lambda numbers: f"socket:adopt={numbers[0]}", lambda streams: SocketTransport(streams[0]))
+
+
+class ProcessTransport(WrappedTransport):
     """Moves messages to and from a child process, and ends with it.
 
     `watch` must run in a task of its own for as long as the transport is used.
 
     Args:
-        stream: Our end of the child's socket; belongs to the transport from here on.
+        inner: What moves messages over our ends of the child's sockets; belongs to the transport from here on.
+        sockets: These; so do they.
         process: The child; so does this.
         grace: Seconds the process has, each time, to exit: after its connection is closed, then after SIGTERM.
     """
 
-    def __init__(self, stream: trio.SocketStream, process: trio.Process, grace: float) -> None:
-        super().__init__(stream)
+    def __init__(
+        self,
+        inner: MessageTransport,
+        sockets: Sequence[trio.socket.SocketType],
+        process: trio.Process,
+        grace: float,
+    ) -> None:
+        super().__init__(inner)
         self.process = process
-        self._socket = stream.socket
+        self._sockets = sockets
         self._grace = grace
         self._given_up = False
         self._watching = trio.CancelScope(shield=True)
@@ -108,12 +137,26 @@ class ProcessTransport(SocketTransport):
         """
         with self._watching:
             await self.process.wait()
-            with contextlib.suppress(OSError):  # closed already
-                self._socket.shutdown(socket.SHUT_RDWR)
+            for each in self._sockets:
+                with contextlib.suppress(OSError):  # closed already
+                    each.shutdown(socket.SHUT_RDWR)
 
     def stop_watching(self, _why: BaseException | None = None) -> None:
         """Have `watch` return."""
         self._watching.cancel()
+
+    @property
+    def can_send_now(self) -> bool:  # type: ignore[override]
+        """The inner transport's."""
+        return self._inner.can_send_now
+
+    def send_now(self, messages: Sequence[Message]) -> bool:
+        """Send messages as far as that goes without waiting; see `MessageTransport.send_now`.
+
+        Raises:
+            trio.BrokenResourceError: They cannot be sent.
+        """
+        return self._inner.send_now(messages)
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Send messages, in order; see `MessageTransport.send`.
@@ -222,10 +265,7 @@ class ExecutorProcess(Controller):
         return self.process.returncode
 
 
-@uninterrupted_context
-@asynccontextmanager
-@uninterrupted
-async def open_executor_process(
+def open_executor_process(
     command: Sequence[Argument],
     registry: HandlerRegistry,
     *,
@@ -238,7 +278,7 @@ async def open_executor_process(
     grace: float = DEFAULT_GRACE,
     on_disconnect: OnDisconnect | None = None,
     wrap_transport: Callable[[MessageTransport], MessageTransport] | None = None,
-) -> AsyncIterator[ExecutorProcess]:
+) -> AbstractAsyncContextManager[ExecutorProcess]:
     """Start an executor as a child process and be its controller.
 
     An async context manager: entering waits until both ends agree; leaving hangs up, waits until it is over, and ends
@@ -276,6 +316,41 @@ async def open_executor_process(
         Ends the connection as OWNER_CANCELLED after a bounded, shielded goodbye, and the process within twice the
         grace; then goes on.
     """
+    return open_process(
+        _OURS,
+        command,
+        registry,
+        limits=limits,
+        env=env,
+        cwd=cwd,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        grace=grace,
+        on_disconnect=on_disconnect,
+        wrap_transport=wrap_transport,
+    )
+
+
+@uninterrupted_context
+@asynccontextmanager
+@uninterrupted
+async def open_process(
+    plug: Plug,
+    command: Sequence[Argument],
+    registry: HandlerRegistry,
+    *,
+    limits: Limits | None,
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+    stdin: Redirection,
+    stdout: Redirection,
+    stderr: Redirection,
+    grace: float,
+    on_disconnect: OnDisconnect | None,
+    wrap_transport: Callable[[MessageTransport], MessageTransport] | None,
+) -> AsyncIterator[ExecutorProcess]:
+    """Start an executor of any kind; see `open_executor_process`."""
     arguments = _arguments(command)
     if not grace >= 0:
         raise ValueError(f"grace must be a number of seconds, not {grace!r}")
@@ -286,8 +361,8 @@ async def open_executor_process(
 
     with contextlib.ExitStack() as lifelines:
         try:
-            process, stream = await _start(
-                arguments, lifelines, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr
+            process, streams = await _start(
+                plug, arguments, lifelines, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr
             )
         except OSError as exc:
             reason = DisconnectReason(DisconnectKind.CONNECT_FAILED, f"cannot start {_explain(arguments[0], exc)}")
@@ -296,7 +371,8 @@ async def open_executor_process(
         except trio.Cancelled:
             tell(DisconnectReason(DisconnectKind.OWNER_CANCELLED, "before the process was started"))
             raise
-        transport = ProcessTransport(stream, process, grace)
+        sockets = [stream.socket for stream in streams]
+        transport = ProcessTransport(plug.transport(streams), sockets, process, grace)
         connected = False
         try:
             try:
@@ -323,6 +399,7 @@ async def open_executor_process(
 
 @uninterrupted
 async def _start(
+    plug: Plug,
     arguments: list[str | bytes],
     lifelines: contextlib.ExitStack,
     *,
@@ -331,27 +408,37 @@ async def _start(
     stdin: Redirection,
     stdout: Redirection,
     stderr: Redirection,
-) -> tuple[trio.Process, trio.SocketStream]:
+) -> tuple[trio.Process, list[trio.SocketStream]]:
     """Start the child; the write end of its lifeline is closed by ``lifelines``."""
     with contextlib.ExitStack() as childs, contextlib.ExitStack() as unless_started:
-        ours, theirs = socket.socketpair()
-        unless_started.callback(ours.close)
-        childs.callback(theirs.close)
+        ours: list[socket.socket] = []
+        numbers: list[int] = []
+        for _ in range(plug.sockets):
+            our_end, their_end = socket.socketpair()
+            unless_started.callback(our_end.close)
+            childs.callback(their_end.close)
+            ours.append(our_end)
+            numbers.append(their_end.fileno())
         read_end, write_end = os.pipe()
         lifelines.callback(os.close, write_end)
         childs.callback(os.close, read_end)
+        environment = dict(os.environ if env is None else env)
+        if plug.knows_lifelines:
+            environment[lifeline.VARIABLE] = lifeline.describe(read_end)
         # A cancellation cannot come between the start of the child and our knowing it: Trio waits for the thread.
         process = await trio.lowlevel.open_process(
-            [*arguments, f"socket:adopt={theirs.fileno()}"],
+            [*arguments, plug.argument(numbers)],
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             cwd=cwd,
-            env={**(os.environ if env is None else env), lifeline.VARIABLE: lifeline.describe(read_end)},
-            pass_fds=(theirs.fileno(), read_end),
+            env=environment,
+            pass_fds=(*numbers, read_end),
         )
+        if not plug.knows_lifelines:
+            lifeline.tie(read_end, process.pid)
         unless_started.pop_all()
-    return process, trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    return process, [trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in ours]
 
 
 def _arguments(command: Sequence[Argument]) -> list[str | bytes]:

@@ -18,6 +18,8 @@ Rules
 * What the variable names must be the very pipe the launcher made: a number that came here by way of a process that
   knows nothing of lifelines may mean something else by now, and is left alone.
 * It reaches this process alone.  What we start ourselves is ours to end.
+* `tie` does the same from outside, for a program that knows nothing of lifelines.  Between its start and that call the
+  controller's death is seen by the end of the stream only.
 * A process forked from the controller, and not replaced by another program, has the write end too, and may hold the
   line after the controller's death.  Start processes, do not fork them.
 * There is no goodbye: services are not told.  The controller closes the pipe only after it has seen us exit, so this
@@ -37,7 +39,7 @@ import stat
 import sys
 from typing import Final
 
-__all__ = ["VARIABLE", "arm", "describe"]
+__all__ = ["VARIABLE", "arm", "describe", "tie"]
 
 VARIABLE: Final = "ORC_TRIO_LIFELINE"
 _SEPARATOR: Final = ":"
@@ -63,14 +65,29 @@ def arm() -> bool:
     if descriptor is None or sys.platform != "linux":
         return False
     os.set_inheritable(descriptor, False)
-    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+    tie(descriptor, os.getpid())
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     if poll.poll(0):  # it was cut before the kernel knew whom to tell
         os.kill(os.getpid(), signal.SIGKILL)  # pragma: no cover (nobody lives to tell)
     return True
+
+
+def tie(descriptor: int, pid: int) -> None:
+    """Have a process killed when the write end of a pipe is closed, for as long as it has the read end.  Linux only.
+
+    Args:
+        descriptor: The read end, here.
+        pid: The process, which has it too.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    if sys.platform != "linux":
+        return
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, pid)
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _inherited(text: str) -> int | None:
