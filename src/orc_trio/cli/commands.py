@@ -151,6 +151,7 @@ def orc_trio(context: click.Context) -> int:
 )
 @click.option("--spec", type=peers.spec, help="Use the executor there, instead of starting one.")
 @peers.vetted_option
+@click.option("--llvm", is_flag=True, help="Start LLVM's executor (llvm-jitlink-executor) instead of ours, to compare.")
 @_TRACE
 def run(
     program: str,
@@ -159,6 +160,7 @@ def run(
     libraries: tuple[str, ...],
     spec: Any,
     vetted: str | None,
+    llvm: bool,
     trace: str | None,
 ) -> int:
     """See `texts.RUN`."""
@@ -166,10 +168,12 @@ def run(
 
     if spec is None and vetted is not None:
         raise click.UsageError("--vetted is about the other end of --spec; without one, leave it out")
+    if spec is not None and llvm:
+        raise click.UsageError("--llvm starts an executor, --spec uses one that is there: take one of them")
     checked = None if spec is None else peers.vet(spec, vetted)
     with _tracing(trace) as writer:
         what = Program(path=program, args=args, optimize=optimize, libraries=libraries)
-        return run_program(what, spec=spec, vetted=checked, trace=writer)
+        return run_program(what, spec=spec, vetted=checked, trace=writer, llvm=llvm)
 
 
 @orc_trio.command(help=texts.EXECUTOR, short_help="Be an executor.", epilog=texts.EXIT_CODES)

@@ -1,7 +1,8 @@
 """``orc-trio run``: a program compiled here, run in an executor, its end ours.
 
 The executor is started for it, or is elsewhere (``--spec``).  A started one inherits our stdin, stdout and stderr, so
-what the program reads and writes does not pass through here, and is live.
+what the program reads and writes does not pass through here, and is live.  With ``--llvm`` it is LLVM's, to compare:
+that one cannot link, so it is given the program as a shared library, and knows nothing of ``orc_trio.h``.
 
 How it ended:
 
@@ -21,8 +22,10 @@ import importlib.util
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import attrs
@@ -33,13 +36,15 @@ from orc_trio.abc import MessageTransport
 from orc_trio.cli.exits import ExitCode, Failure, explain, one_line, signal_status
 from orc_trio.cli.signals import run_command
 from orc_trio.controller import Controller, open_controller
-from orc_trio.exceptions import DisconnectedError, NoControllerError, OrcError
+from orc_trio.exceptions import DisconnectedError, NoControllerError, OrcError, WrapperFunctionError
 from orc_trio.launch import open_executor_process
+from orc_trio.llvm import RemoteExecutor, find_llvm_executor, open_llvm_executor
 from orc_trio.native import (
     CompileError,
     LinkError,
     Target,
     compile_program,
+    link_library,
     load_object,
 )
 from orc_trio.native.llvm import INSTALL_HINT
@@ -91,7 +96,12 @@ class Program:
 
 
 def run_program(
-    program: Program, *, spec: ConnectionSpec | None, vetted: VettedPeer | None, trace: TraceWriter | None
+    program: Program,
+    *,
+    spec: ConnectionSpec | None,
+    vetted: VettedPeer | None,
+    trace: TraceWriter | None,
+    llvm: bool = False,
 ) -> int:
     """Run a program.
 
@@ -100,6 +110,7 @@ def run_program(
         spec: Where the executor is; None: start one.
         vetted: Why the one at ``spec`` is trusted.
         trace: Where to write the messages.
+        llvm: Start LLVM's executor.
 
     Returns:
         The exit code.
@@ -116,6 +127,8 @@ def run_program(
 
     async def work() -> int:
         try:
+            if llvm:
+                return await _run_in_llvms(program, wrap)
             if spec is None:
                 return await _run_here(program, wrap)
             return await _run_there(program, wrap, spec, vetted)
@@ -148,6 +161,32 @@ async def _run_there(program: Program, wrap: Wrap, spec: ConnectionSpec, vetted:
         open_controller(wrap(transport), _handlers()) as controller,
     ):
         return await _run(controller, program, await program.compiled(Target.of(controller.bootstrap)))
+
+
+async def _run_in_llvms(program: Program, wrap: Wrap) -> int:
+    """Start LLVM's executor for the program."""
+    command = find_llvm_executor()
+    if command is None:
+        raise Failure("no llvm-jitlink-executor is installed; Debian: apt install llvm-22", ExitCode.RUN_FAILED)
+    target = await trio.to_thread.run_sync(Target.host)
+    with tempfile.TemporaryDirectory(prefix="orc-trio-") as scratch:
+        library = Path(scratch, "program.so")
+        await link_library(await program.compiled(target), library, name=program.path)
+        async with (
+            open_llvm_executor([command], HandlerRegistry(), wrap_transport=wrap) as controller,
+            _killed_if_cancelled(controller.process),
+        ):
+            try:
+                executor = RemoteExecutor(controller)
+                for each in program.libraries:
+                    await executor.open_library(each)
+                handle = await executor.open_library(str(library))
+                main = (await executor.lookup(handle, ["main"]))["main"]
+                return await executor.run_as_main(main, [program.path, *program.args]) & 0xFF
+            except WrapperFunctionError as exc:
+                raise LinkError(f"{program.path}: LLVM's executor: {exc.message}") from exc
+            except (DisconnectedError, NoControllerError):  # it may have ended between two calls
+                return _ended(program.path, await controller.wait_disconnected())
 
 
 class _Compiling:

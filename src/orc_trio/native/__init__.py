@@ -6,7 +6,7 @@ The controller compiles (`compiler`), ships the object by an ordinary wrapper ca
 This package imports without llvmlite; what needs it raises `JitUnavailableError`, which says what to install.
 """
 
-from orc_trio.native.compiler import INCLUDE_DIRECTORY, Target, compile_ir, compile_program
+from orc_trio.native.compiler import INCLUDE_DIRECTORY, Target, compile_ir, compile_program, link_library
 from orc_trio.native.controller import NativeProgram, load_object
 from orc_trio.native.errors import CompileError, JitUnavailableError, LinkError, NativeCodeError
 from orc_trio.native.executor import NativeSupport, install_native
@@ -28,5 +28,6 @@ __all__ = [
     "compile_ir",
     "compile_program",
     "install_native",
+    "link_library",
     "load_object",
 ]

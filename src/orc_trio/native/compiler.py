@@ -202,6 +202,41 @@ async def _compile_c(path: Path, target: Target, *, optimize: int, arguments: Se
         return _checked_object(output.read_bytes(), target, str(path))
 
 
+async def link_library(code: bytes, output: Path, *, name: str) -> None:
+    """Link an object into a shared library that this machine's loader can load.
+
+    Args:
+        code: the object.
+        output: where to write the library.
+        name: names the object in messages.
+
+    Raises:
+        CompileError: it cannot be linked, or there is no C compiler to do it.
+
+    Checkpoints:
+        Always.
+
+    Cancellation:
+        Kills the linker.
+    """
+    compiler = find_c_compiler()
+    if compiler is None:
+        raise CompileError(f"{name}: no C compiler found to link it (tried $CC, {', '.join(_COMPILERS)})")
+    with _scratch_directory() as scratch:
+        source = scratch / "program.o"
+        source.write_bytes(code)
+        # now: what is missing is said when it is loaded, not by whoever needs it first.
+        result = await trio.run_process(
+            [compiler, "-shared", "-Wl,-z,now", "-o", str(output), str(source)],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    if result.returncode != 0:
+        text = result.stderr.decode("utf-8", "replace").strip()
+        raise CompileError(f"{name}: {text or f'{compiler} failed ({_ended(result)})'}")
+
+
 def find_c_compiler() -> str | None:
     """Return the C compiler used here: `$CC` if it is set, else the first that is found."""
     chosen = os.environ.get("CC")
