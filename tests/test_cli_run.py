@@ -15,6 +15,7 @@ import pytest
 
 from cli_helpers import EXAMPLES, ORC_TRIO, PATIENCE, Cli, Ended, orc_trio_process, started
 from orc_trio.cli import run as run_module
+from orc_trio.llvm import find_llvm_executor
 from orc_trio.tracing import read_records
 from orc_trio.wire import Opcode
 
@@ -46,6 +47,64 @@ def program(where: Path, text: str, name: str = "p.ll") -> Path:
     path = where / name
     path.write_text(text)
     return path
+
+
+# LLVM's executor
+
+needs_llvms = pytest.mark.skipif(find_llvm_executor() is None, reason="needs LLVM's executor (Debian: llvm-22)")
+
+
+@pytest.mark.native
+@needs_cc
+@needs_llvms
+@pytest.mark.parametrize(
+    ("name", "args"), [("mandelbrot.ll", ["8"]), ("exit3.ll", []), ("crash.ll", []), ("nbody.c", ["10"])]
+)
+def test_the_same_in_llvms_executor(name: str, args: list[str]) -> None:
+    """--llvm: Output and end are those that they are in our executor."""
+    ended = [orc_trio_process("run", *flags, EXAMPLES / name, *args) for flags in ([], ["--llvm"])]
+    assert ended[0] == ended[1]
+
+
+@pytest.mark.native
+@needs_cc
+@needs_llvms
+def test_what_llvms_executor_cannot_do(cli: Cli, tmp_path: Path) -> None:
+    """--llvm: A program that calls back, a library that is not there, an object that is none: one line, 126."""
+    for arguments, says in (
+        ([EXAMPLES / "callback.c"], "undefined symbol: orc_trio_get_session"),
+        (["-l", "no-such-library.so", EXAMPLES / "nbody.c"], "no-such-library.so: cannot open shared object file"),
+        ([program(tmp_path, "int there;", "nothing.c")], "missing definitions for main"),
+        ([program(tmp_path, "not C", "wrong.c")], "wrong.c"),
+    ):
+        ended = cli("run", "--llvm", *arguments)
+        assert ended.status == 126
+        assert says in ended.err
+
+
+@pytest.mark.native
+def test_without_llvms_executor(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--llvm: One line if it is not installed; and it is started here, not found at a spec."""
+    monkeypatch.setattr(run_module, "find_llvm_executor", lambda: None)
+    ended = cli("run", "--llvm", EXAMPLES / "exit3.ll")
+    assert ended == (125, b"", "orc-trio: no llvm-jitlink-executor is installed; Debian: apt install llvm-22\n")
+    ended = cli("run", "--llvm", "--spec", "unix:connect=s", EXAMPLES / "exit3.ll")
+    assert ended.status == 2
+    assert "take one of them" in ended.err
+
+
+@pytest.mark.native
+@needs_llvms
+def test_linking_needs_a_compiler(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--llvm: One line, 126, without a C compiler, and if that cannot link."""
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    ended = cli("run", "--llvm", EXAMPLES / "exit3.ll")
+    assert ended.status == 126
+    assert "no C compiler found to link it" in ended.err
+    monkeypatch.setenv("CC", "false")
+    ended = cli("run", "--llvm", EXAMPLES / "exit3.ll")
+    assert ended.status == 126
+    assert ended.err.endswith("false failed (exit status 1)\n")
 
 
 # Before anything is started

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,38 +33,42 @@ __all__ = ["main"]
 
 _VERSION: Final = "ORC_TRIO_LLVM_VERSION"
 _PATIENCE: Final = 0.5
-"""Seconds that functions have to come back when the controller is gone; then the process ends without."""
+"""Seconds that functions have to come back when the controller is gone; then the process ends with them."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve one controller, and end the process."""
     arguments = sys.argv[1:] if argv is None else argv
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, also from native code, as LLVM's own
     try:
-        status, running = trio.run(_serve, arguments, _llvm_version())
+        sys.exit(trio.run(_serve, arguments, _llvm_version()))
     except ConnectionSpecError as exc:
         _complain(str(exc))
         sys.exit(2)
     except DisconnectedError as exc:
         _complain(str(exc.reason))
         sys.exit(1)
-    end_process(status, running)
 
 
-async def _serve(arguments: Sequence[str], version: int) -> tuple[int, tuple[str, ...]]:
-    with trio.CancelScope() as scope:
-        async with _stream(arguments) as stream, open_session(threads=math.inf) as session:
-            bootstrap = BootstrapInfo.for_session(session)
-            install_llvm(session, bootstrap, version)
-            dialect = Dialect.UP_TO_16 if version < 17 else Dialect.UP_TO_23
-            transport = SimpleRemoteTransport(stream, Role.EXECUTOR, dialect=dialect)
-            await session.attach(StreamControllerAccess(transport), bootstrap)
-            reason = await session.wait_detached()
-            scope.deadline = trio.current_time() + _PATIENCE
-    # Up to LLVM 23 a controller says nothing when it leaves in order.
-    good = reason.orderly or not reason.detail
-    if not good:
-        _complain(str(reason))
-    return (0 if good else 1), session.statistics().running_wrappers
+async def _serve(arguments: Sequence[str], version: int) -> int:
+    async with _stream(arguments) as stream, open_session(threads=math.inf) as session:
+        bootstrap = BootstrapInfo.for_session(session)
+        install_llvm(session, bootstrap, version)
+        dialect = Dialect.UP_TO_16 if version < 17 else Dialect.UP_TO_23
+        transport = SimpleRemoteTransport(stream, Role.EXECUTOR, dialect=dialect)
+        await session.attach(StreamControllerAccess(transport), bootstrap)
+        reason = await session.wait_detached()
+        # Up to LLVM 23 a controller says nothing when it leaves in order.
+        good = reason.orderly or not reason.detail
+        if not good:
+            _complain(str(reason))
+        until = trio.current_time() + _PATIENCE
+        while (running := session.statistics().running_wrappers) and trio.current_time() < until:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        if running:
+            end_process(0 if good else 1, running)
+    return 0 if good else 1
 
 
 @asynccontextmanager
