@@ -20,6 +20,7 @@ from orc_trio.llvm import Protection, RemoteExecutor, Segment, SimpleRemoteTrans
 from orc_trio.llvm.memory import Memory, MemoryRequestError
 from orc_trio.protocol import Role
 from orc_trio.wire import sps
+from orc_trio.wire.simple_remote import Frame, FrameReader, Op, encode_frame
 from test_llvm_executor import ARGC, FORTY_TWO, TAG, linked
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="its machine code is for x86-64")
@@ -265,3 +266,30 @@ async def test_a_version_that_is_too_old() -> None:
             install_llvm(session, bootstrap, 13)
         install_llvm(session, bootstrap, 99)
         assert f"{names.MEMORY}_initialize_wrapper" in bootstrap.symbols
+
+
+@pytest.mark.parametrize("how", ["vanishes", "sends garbage"])
+async def test_nothing_stays_of_a_controller_that(how: str) -> None:
+    """G13, G19: Whatever it had reserved and filled is given back, however the connection ended."""
+    one, other = trio.testing.memory_stream_pair()
+    with trio.fail_after(60):
+        async with orc_trio.open_session(threads=math.inf) as session:
+            bootstrap = orc_trio.BootstrapInfo.for_session(session)
+            install_llvm(session, bootstrap)
+            access = orc_trio.StreamControllerAccess(SimpleRemoteTransport(other, Role.EXECUTOR))
+            await session.attach(access, bootstrap)
+            symbols = bootstrap.symbols
+            reserve = symbols[f"{names.MEMORY}_reserve_wrapper"]
+            args = names.RESERVE.arguments.pack((symbols[f"{names.MEMORY}_Instance"], PAGE))
+            await one.send_all(encode_frame(Frame(Op.CALL, 1, reserve, args)))
+            reader = FrameReader(2**20)
+            frames: list[Frame] = []
+            while len(frames) < 2:
+                frames += reader.feed(await one.receive_some())
+            at = names.RESERVE.result.unpack(bytes(frames[1].payload))
+            assert mapped(at)
+            if how == "sends garbage":
+                await one.send_all(encode_frame(Frame(9)))
+            await one.aclose()
+            assert not (await session.wait_detached()).orderly
+    assert not mapped(at)
