@@ -60,19 +60,21 @@ def jitlink(request: pytest.FixtureRequest, executor: Path) -> list[str]:
 
 
 STUMBLES = re.compile(r"llvm-jitlink-19: .*(disconnecting|Bad file descriptor)")
-"""LLVM 19's controller may disconnect before it has said all it wants to say, and then complains: on a busy machine
-once in ten runs, with LLVM's own executor, too (214 of 2000; none of 2000 with those of 14, 16 and 22)."""
+"""LLVM 19's controller may disconnect in the midst of its own calls, and then complains: on a busy machine in one of
+ten runs, with LLVM's own executor, too (214 of 2000; none of 2000 with those of 14, 16 and 22)."""
 
 
-def run(command: list[str], folder: Path) -> tuple[int | None, str]:
+def run(command: list[str], folder: Path) -> tuple[int, str]:
     """Run to the end.
 
     Returns:
-        The exit status (None: LLVM's controller stumbled after the program had ended), and what was written to stdout.
+        The exit status, and what was written to stdout.
     """
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
     print(ended.stderr)  # for whoever reads of a failure
-    return None if STUMBLES.search(ended.stderr) else ended.returncode, ended.stdout
+    if STUMBLES.search(ended.stderr):
+        pytest.skip("LLVM 19's controller stumbled over itself, as it does with its own executor on a busy machine")
+    return ended.returncode, ended.stdout
 
 
 def test_a_program(jitlink: list[str], objects: Path) -> None:
@@ -83,13 +85,13 @@ def test_a_program(jitlink: list[str], objects: Path) -> None:
     assert argument == "argument two"
     thrown = int(caught.removeprefix("caught: thrown "))
     assert thrown in (20, 30)
-    assert status in (40 + thrown // 10, None)
+    assert status == 40 + thrown // 10
 
 
 def test_again_and_again(jitlink: list[str], objects: Path) -> None:
     """It ends in order every time."""
     command = [*jitlink, "plain.o", "other.o"]
-    assert {run(command, objects)[0] for _ in range(3)} <= {40, 41, None}
+    assert {run(command, objects)[0] for _ in range(3)} <= {40, 41}
 
 
 @pytest.mark.parametrize("version", ["19", "22"])
@@ -104,13 +106,13 @@ def test_with_the_orc_runtime(version: str, executor: Path, objects: Path) -> No
         status, output = run([*command, "-args", "one"], objects)
         lines = output.splitlines()
         assert (lines[0], lines[-1]) == ("constructed", "destroyed")
-        assert status in (41, 42, None)
+        assert status in (41, 42)
 
 
 def test_a_program_that_crashes(jitlink: list[str], objects: Path) -> None:
     """G11: The executor dies of it; LLVM's controller says so, and does not hang."""
-    status, _ = run([*jitlink, "crash.o"], objects)
-    assert status != 0
+    ended = subprocess.run([*jitlink, "crash.o"], cwd=objects, capture_output=True, timeout=PATIENCE)
+    assert ended.returncode != 0
 
 
 @pytest.mark.parametrize("which", ["controller", "executor"])
