@@ -6,14 +6,18 @@ from __future__ import annotations
 
 from functools import partial
 
+import attrs
 import trio
 
-from orc_trio.testing import TrickleStream, conformance_tests, connected_pair, pairs_of
+from orc_trio.testing import QUICK_LIMITS, TrickleStream, conformance_tests, connected_pair, pairs_of
 from queue_pairs import queue_access_pairs, queue_transports
 
 over_memory = conformance_tests(pairs_of(partial(connected_pair, "memory")))
 over_unix = conformance_tests(pairs_of(partial(connected_pair, "unix")))
 over_tcp = conformance_tests(pairs_of(partial(connected_pair, "tcp")))
+in_parts = conformance_tests(
+    pairs_of(partial(connected_pair, "unix"), limits=attrs.evolve(QUICK_LIMITS, part_size=1024))
+)
 over_pipes = conformance_tests(pairs_of(partial(connected_pair, "pipes")))
 in_process = conformance_tests(pairs_of(partial(connected_pair, "inprocess")))
 

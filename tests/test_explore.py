@@ -119,7 +119,8 @@ NESTED = world(
     EndPlan(callers=(Caller(nested=True), Caller(nested=True))),
 )
 NESTED_BOTH = world(EndPlan(callers=(CALL, CALL), limits=TWO), EndPlan(callers=(Caller(nested=True),) * 2, limits=TWO))
-PARTS = world(EndPlan(callers=(Caller(size=2, result=2),), cancels=1), parts=True, batches=True)
+IN_PARTS = attrs.evolve(TWO, part_size=1)
+PARTS = world(EndPlan(callers=(Caller(size=2, result=2), CALL), cancels=1, limits=IN_PARTS), batches=True)
 ERRORS = world(EndPlan(callers=(Caller(answer=Answer.ERROR), Caller(answer=Answer.REFUSE)), limits=TWO))
 
 SOFTLY = WORLDS["softly"]
@@ -303,7 +304,7 @@ MUTANTS = [
         "no watermark is taken for zero",
         Peer,
         "latch",
-        (("known = watermark is not None and call.seq > watermark", "known = call.seq > (watermark or 0)"),),
+        (("(watermark is not None and call.seq > watermark)", "call.seq > (watermark or 0)"),),
         BOTH_END,
         "a handler had it",
     ),
@@ -330,7 +331,12 @@ MUTANTS = [
         "a queued call that was left is sent",
         Peer,
         "cancel",
-        (("            self._outbox.remove(call)\n", ""),),
+        (
+            (
+                "            self._outbox.remove(call)\n            self._pending.leave",
+                "            self._pending.leave",
+            ),
+        ),
         CALLING,
         "G4: call 0 was sent",
     ),
@@ -733,6 +739,43 @@ MUTANTS = [
         "keep the protocol",
     ),
     Mutant(
+        "the rest of a call that was left is sent",
+        Peer,
+        "cancel",
+        (
+            (
+                '                self._outbox.remove(call)\n                call.payload = b""\n',
+                "                pass\n",
+            ),
+        ),
+        PARTS,
+        "not counted right",
+    ),
+    Mutant(
+        "a call that is not complete may have run",
+        Peer,
+        "latch",
+        (("bool(call.payload) or ", ""),),
+        PARTS,
+        "was not complete",
+    ),
+    Mutant(
+        "a part goes behind the hang-up",
+        OUTBOX,
+        "_part",
+        (("if self._closing:", "if False:"),),
+        PARTS,
+        "not sent before the hang-up",
+    ),
+    Mutant(
+        "parts are not counted",
+        OUTBOX,
+        "take",
+        (("            self.call_bytes -= self.part_size\n", ""),),
+        PARTS,
+        "not counted right",
+    ),
+    Mutant(
         "the last part is forgotten",
         Peer,
         "_on_result",
@@ -834,9 +877,8 @@ DIAGRAM = """\
 
 def test_a_history_reads_like_a_diagram(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of the controller on the left, of the executor on the right, cuts across; the law at the end."""
-    changed = rewritten(
-        Peer.latch, peer_module, ("known = watermark is not None and call.seq > watermark", "known = True")
-    )
+    known = "bool(call.payload) or (watermark is not None and call.seq > watermark)"
+    changed = rewritten(Peer.latch, peer_module, (known, "True"))
     monkeypatch.setattr(Peer, "latch", changed)
     found = explore_world(World(left=EndPlan(callers=(CALL,)), right=EndPlan(), cuts=1))
     assert [line.rstrip() for line in str(found.counterexample).splitlines()] == DIAGRAM.splitlines()

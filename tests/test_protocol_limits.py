@@ -34,6 +34,7 @@ def test_the_defaults() -> None:
         "drain_timeout": 5.0,
         "handler_grace": 0.0,
         "liveness_timeout": None,
+        "part_size": None,
     }
 
 

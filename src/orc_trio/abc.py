@@ -36,12 +36,14 @@ class MessageTransport(ABC):
         activity: Counts signs of life: grows whenever any bytes came in or went out.
         can_send_now: Whether there is `send_now`.
         has_pings: Whether a ping reaches the other end.  If not, there can be no liveness check (G17).
+        has_parts: Whether large messages can be sent in parts.
     """
 
     max_payload: int = 64 * 1024 * 1024
     activity: int = 0
     can_send_now: bool = False
     has_pings: bool = True
+    has_parts: bool = True
 
     @abstractmethod
     async def send(self, messages: Sequence[Message]) -> None:
@@ -154,6 +156,11 @@ class WrappedTransport(MessageTransport):
     def has_pings(self) -> bool:  # type: ignore[override]
         """The inner transport's."""
         return self._inner.has_pings
+
+    @property
+    def has_parts(self) -> bool:  # type: ignore[override]
+        """The inner transport's."""
+        return self._inner.has_parts
 
     @property
     def at_boundary(self) -> bool:

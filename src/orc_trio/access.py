@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from orc_trio.abc import AccessHost, ControllerAccess, MessageTransport
-from orc_trio.connection import Connection, check_pings
+from orc_trio.connection import Connection, check_limits
 from orc_trio.exceptions import LocalProtocolError, NoControllerError
 from orc_trio.interrupts import uninterrupted
 from orc_trio.protocol import Limits, Role, Setup
@@ -27,7 +27,7 @@ class StreamControllerAccess(ControllerAccess):
 
     Raises:
         TypeError: It is neither a stream nor a message transport.
-        ValueError: A liveness timeout is set, and the transport has no pings.
+        ValueError: A liveness timeout or a part size is set, and the transport has no pings, or parts.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class StreamControllerAccess(ControllerAccess):
     ) -> None:
         self._transport = as_transport(stream_or_transport)
         self._limits = limits or Limits()
-        check_pings(self._transport, self._limits)
+        check_limits(self._transport, self._limits)
         self._identity = identity
         self._started = False
         self._connection: Connection | None = None

@@ -67,7 +67,7 @@ from orc_trio.reasons import DisconnectKind, DisconnectReason, describe_error
 from orc_trio.registry import Buffer
 from orc_trio.statistics import ConnectionStatistics
 
-__all__ = ["Connection", "check_pings"]
+__all__ = ["Connection", "check_limits"]
 
 _log = logging.getLogger("orc_trio")
 _LOCAL_HANGUP = DisconnectReason(DisconnectKind.LOCAL_HANGUP)
@@ -90,7 +90,7 @@ class Connection:
         running: Names the functions that are running, for the statistics.
 
     Raises:
-        ValueError: A liveness timeout is set, and the transport has no pings.
+        ValueError: A liveness timeout or a part size is set, and the transport has no pings, or parts.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Connection:
         on_agreed: OnAgreed = lambda _setup: None,
         running: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        check_pings(transport, limits)
+        check_limits(transport, limits)
         self._transport = transport
         self._limits = limits
         self._on_agreed = on_agreed
@@ -434,11 +434,13 @@ class Connection:
             self._latch_time = trio.current_time()
 
 
-def check_pings(transport: MessageTransport, limits: Limits) -> None:
-    """Refuse a liveness check that could only fail.
+def check_limits(transport: MessageTransport, limits: Limits) -> None:
+    """Refuse what a transport cannot do.
 
     Raises:
-        ValueError: A liveness timeout is set, and the transport has no pings.
+        ValueError: A liveness timeout is set, and the transport has no pings; or a part size, and it has no parts.
     """
     if limits.liveness_timeout is not None and not transport.has_pings:
         raise ValueError("a liveness timeout is set, and this transport has no pings: leave it at None")
+    if limits.part_size is not None and not transport.has_parts:
+        raise ValueError("a part size is set, and this transport has no parts: leave it at None")

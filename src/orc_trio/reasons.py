@@ -70,7 +70,8 @@ class Certainty(enum.Enum):
     NOT_SENT = "not sent"
     """No byte of it was handed to the transport.  It has not run; trying again elsewhere is safe."""
     NOT_STARTED = "not started"
-    """It may have arrived, but the peer said that it never started it.  Trying again elsewhere is safe."""
+    """It may have arrived, but the peer said that it never started it; or only parts of it were sent.  Trying again
+    elsewhere is safe."""
     UNKNOWN = "unknown"
     """It may have run, in part or to its end."""
 

@@ -88,6 +88,7 @@ def draw(seed: int) -> Draw:
         max_message=64 * KIB,
         liveness_timeout=dice.choice([None, None, 2.0]),
         handler_grace=dice.choice([0.0, 0.0, 1.0]),
+        part_size=dice.choice([None, None, 1000, 20_000]),
     )
     left, right = end(dice, limits), end(dice, limits)
     # Nobody waits for ever: somebody ends it.

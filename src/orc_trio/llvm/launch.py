@@ -74,8 +74,8 @@ def open_llvm_executor(
     Cancellation:
         As there.
     """
-    if limits is not None and limits.liveness_timeout is not None:
-        raise ValueError("LLVM's protocol has no pings: the liveness timeout must be None")
+    if limits is not None and (limits.liveness_timeout is not None or limits.part_size is not None):
+        raise ValueError("LLVM's protocol has no pings and no parts: liveness timeout and part size must be None")
 
     def transport(streams: Sequence[trio.SocketStream]) -> MessageTransport:
         return SimpleRemoteTransport(trio.StapledStream(*streams), Role.CONTROLLER, dialect=dialect)

@@ -34,6 +34,7 @@ class SimpleRemoteTransport(StreamTransport):
     """
 
     has_pings = False
+    has_parts = False
 
     def __init__(self, stream: trio.abc.Stream, role: Role, *, dialect: Dialect = Dialect.UP_TO_23) -> None:
         super().__init__(stream)

@@ -3,13 +3,15 @@
 End of life
 -----------
 An `OutboundCall` is WAITING (for room), then QUEUED (numbered, registered, its frame in the outbox), then SENT (its
-frame was handed to the transport), then SETTLED.  Its caller may leave it at any point: WAITING and QUEUED calls
-vanish without a trace on the wire; a SENT one becomes ABANDONED, a tombstone that waits for its one result.
+frame, or the first part of it, was handed to the transport), then SETTLED.  Its caller may leave it at any point:
+WAITING and QUEUED calls vanish without a trace on the wire; a SENT one becomes ABANDONED, a tombstone that waits for
+its one result.
 
 An `InboundCall` is RUNNING, then ANSWERED (its result is queued, or waits for room), then DONE (its result was handed
 to the transport, or dropped because the latch had fallen).
 
-The payload reference is given up as soon as the frame is handed over: what the library holds is what is queued (G8).
+The payload reference is given up as soon as the frame is handed over: what the library holds is what is queued (G8).  A
+SENT call that still has some was handed over in part: the peer cannot have begun it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 import attrs
 
 from orc_trio.protocol.outcomes import Outcome
-from orc_trio.wire.messages import NO_DEADLINE, Message, Opcode, new_message
+from orc_trio.wire.messages import NO_DEADLINE, Message, Opcode, PartOf, new_message
 
 __all__ = ["InboundCall", "InboundState", "OutboundCall", "OutboundState"]
 
@@ -70,8 +72,15 @@ class OutboundCall:
     outcome: Outcome | None = None
     waiter: Any = None
 
+    def part(self, size: int) -> Message:
+        """Its next part, not the last, which is handed over now."""
+        view = memoryview(self.payload)
+        self.payload = view[size:]
+        self.state = OutboundState.SENT
+        return new_message((Opcode.PART, self.seq, PartOf.CALL, self.size, view[:size]))
+
     def sent(self, now: float) -> Message:
-        """Its frame, which is handed over now (G4)."""
+        """Its frame, or the last piece of it, which is handed over now (G4)."""
         payload, self.payload = self.payload, b""
         self.state = OutboundState.SENT
         aux = NO_DEADLINE
@@ -95,6 +104,7 @@ class InboundCall:
         state: See the module's header.
         cancel_requested: Whether its caller has left.
         result: The result message, once it is answered.
+        result_size: The length of its payload, once a part of it was handed over.
         waiter: Belongs to the shell: what to wake when the result has found room.
     """
 
@@ -107,4 +117,13 @@ class InboundCall:
     state: InboundState = InboundState.RUNNING
     cancel_requested: bool = False
     result: Message | None = None
+    result_size: int = 0
     waiter: Any = None
+
+    def part(self, size: int) -> Message:
+        """The next part of its result, not the last, which is handed over now."""
+        assert self.result is not None
+        view = memoryview(self.result.payload)
+        self.result_size = self.result_size or len(view)
+        self.result = self.result._replace(payload=view[size:])
+        return new_message((Opcode.PART, self.seq, PartOf.RESULT, self.result_size, view[:size]))

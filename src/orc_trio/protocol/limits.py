@@ -30,8 +30,8 @@ MAX_MAX_MESSAGE: Final = 2**32 - 1 - 64
 AGREED_FIELDS: Final = ("max_calls", "max_nested_calls", "max_bytes", "max_message")
 
 
-def _whole(low: int) -> Callable[[object, Any, object], None]:
-    def check(_instance: object, attribute: Any, value: object) -> None:
+def _whole(low: int) -> Callable[[object, Any, Any], None]:
+    def check(_instance: object, attribute: Any, value: Any) -> None:
         if type(value) is not int or value < low:
             raise ValueError(f"{attribute.name} must be a whole number of at least {low}, not {value!r}")
         if value >= 2**63:
@@ -75,6 +75,8 @@ class Limits:
             they are cancelled at the latch.  Nobody hears their answers any more (G13).
         liveness_timeout: Seconds within which a peer that gives no sign of life is taken for dead (G17): more than 0.
             Silence is found when three quarters of it are over, or later.  None: never.
+        part_size: Payloads over so many bytes are sent in parts of that size, with what else there is to send between
+            them.  None: every payload is sent as a whole, and what comes behind a large one waits for it.
     """
 
     max_calls: int = attrs.field(default=1024, validator=_whole(1))
@@ -85,6 +87,7 @@ class Limits:
     drain_timeout: float = attrs.field(default=5.0, validator=_seconds)
     handler_grace: float = attrs.field(default=0.0, validator=_seconds)
     liveness_timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(_seconds))
+    part_size: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole(1)))
 
     def __attrs_post_init__(self) -> None:
         if problem := self.problem():

@@ -6,12 +6,14 @@ Rules
 * Calls are bounded by their places (`orc_trio.protocol.pending`); results by ``max_bytes`` here: one that does not fit
   waits outside, in order, and is let in when there is room (G8).  What was handed over but is still being sent counts
   until the next hand-over.
-* A queued call whose caller leaves is taken out: it costs nothing any more.
+* What is larger than a part is taken part by part, and stands in line again behind each: small messages pass (G8).
+* A queued call whose caller leaves is taken out, and so is the rest of one: it costs nothing any more.
 * At the latch calls, cancels, pings and pongs leave; results stay; the hang-up goes last and always has a place (G15).
 """
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -29,14 +31,17 @@ class Outbox:
 
     Args:
         max_bytes: The bound on queued result payloads, in bytes.
+        part_size: The size of a part, in bytes; None: nothing is cut.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, part_size: int | None = None) -> None:
         self.max_bytes = max_bytes
+        self.part_size: int = part_size or sys.maxsize
         self.entries: OrderedDict[Entry, None] = OrderedDict()
         self._results_outside: deque[InboundCall] = deque()
         self._result_bytes = 0
         self._in_hand = 0  # result bytes of the last hand-over
+        self._closing = False
         self.call_bytes: int = 0
 
     def __bool__(self) -> bool:
@@ -77,22 +82,36 @@ class Outbox:
         return True
 
     def remove(self, call: OutboundCall) -> None:
-        """Take a queued call out again."""
+        """Take a queued call out again, or what is left of it."""
         del self.entries[call]
-        self.call_bytes -= call.size
+        self.call_bytes -= len(call.payload)
 
     def take(self) -> Entry | None:
-        """The next entry; None: nothing is queued."""
+        """The next entry, or a part of it; None: nothing is queued."""
         if not self.entries:
             return None
         entry, _ = self.entries.popitem(last=False)
         if isinstance(entry, OutboundCall):
-            self.call_bytes -= entry.size
+            size = len(entry.payload)
+            if size > self.part_size:
+                self.call_bytes -= self.part_size
+                return self._part(entry)
+            self.call_bytes -= size
         elif isinstance(entry, InboundCall):
             size = _size(entry)
+            if size > self.part_size:
+                self._result_bytes -= self.part_size
+                self._in_hand += self.part_size
+                return self._part(entry)
             self._result_bytes -= size
             self._in_hand += size
         return entry
+
+    def _part(self, entry: OutboundCall | InboundCall) -> Message:
+        self.entries[entry] = None
+        if self._closing:  # before the hang-up, and nothing comes that could pass
+            self.entries.move_to_end(entry, last=False)
+        return entry.part(self.part_size)
 
     def release(self) -> list[InboundCall]:
         """Say that what was taken so far was sent.
@@ -126,6 +145,7 @@ class Outbox:
         for call in entered:
             self._enter(call)
         self.entries[hang_up] = None
+        self._closing = True
         return iter(entered)
 
     def clear(self) -> None:

@@ -100,7 +100,7 @@ class Peer:
         """Why the latch fell; None while it has not (G11)."""
         self.events: deque[Event] = deque()
         """What happened and was not acted on, in order."""
-        self._outbox = Outbox(self.limits.max_bytes)
+        self._outbox = Outbox(self.limits.max_bytes, self.limits.part_size)
         self._pending = PendingCalls(self.limits, self._outbox.put_call)
         self._served = ServedCalls(self.limits)
         self._results_arriving = Assemblies()
@@ -164,6 +164,9 @@ class Peer:
                 self._pending.leave(call)
                 self._ask_whether_all_arrived()
             case OutboundState.SENT:
+                if call.payload:
+                    self._outbox.remove(call)
+                    call.payload = b""
                 call.state = OutboundState.ABANDONED
                 self._results_arriving.discard(call.seq)
                 self._outbox.put(Message(Opcode.CANCEL, call.seq))
@@ -236,9 +239,10 @@ class Peer:
 
         Args:
             now: The time, on the clock of the calls' deadlines.
-            max_bytes: Stop after this many payload bytes; at least one message is handed over.
+            max_bytes: Stop after this many payload bytes, or one part; at least one message is handed over.
         """
         self.sent()
+        max_bytes = min(max_bytes, self._outbox.part_size)
         messages: list[Message] = []
         size = 0
         while size < max_bytes and (entry := self._outbox.take()) is not None:
@@ -335,6 +339,8 @@ class Peer:
         call = self._pending.get(message.seq)
         if call is None:
             raise RemoteProtocolError(f"a result for call {message.seq}, which is not pending")
+        if call.payload:
+            raise RemoteProtocolError(f"a result for call {message.seq}, of which not all was sent")
         arriving = self._results_arriving
         payload = arriving.complete(message.seq, message.payload) if arriving.size else None
         if payload is None:
@@ -439,8 +445,8 @@ class Peer:
                 case OutboundState.ABANDONED:
                     call.state = OutboundState.SETTLED
                 case OutboundState.SENT:
-                    # G4: above the peer's watermark it was never handed to a handler.
-                    known = watermark is not None and call.seq > watermark
+                    # G4: above the peer's watermark it was never handed to a handler; nor was one that is not complete.
+                    known = bool(call.payload) or (watermark is not None and call.seq > watermark)
                     certainty = Certainty.NOT_STARTED if known else Certainty.UNKNOWN
                     self._settle(call, Disconnected(cause, certainty))
                 case _:

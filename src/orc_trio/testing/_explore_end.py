@@ -178,6 +178,8 @@ class End(Oracle):
     def _cancel(self, tag: int) -> None:
         self.made.remove(tag)
         call = self.calls.pop(tag)
+        if self.begun.pop(tag, 0):
+            self.sent.append(tag)  # the rest is not, but there will be an answer
         self.fates[tag] = Fate.LEFT if tag in self.sent else Fate.LEFT_UNSENT
         self.parents.pop(tag, None)
         self.peer.cancel(call)
@@ -227,15 +229,17 @@ class End(Oracle):
 
     # The channel
 
-    def take(self, max_bytes: int, *, parts: bool = False) -> list[Message]:
+    def take(self, max_bytes: int) -> list[Message]:
         """What the writer does: hand over the next messages."""
         promised = self.peer.has_output
         taken = self.peer.take(0.0, max_bytes)
         self.in_hand = 0
         require(bool(taken) is promised, "the core promised output it did not have, or had output it did not promise")
+        for event in self.peer.poll_events():  # results that found room first
+            self._on_event(event, [])
         sent: list[Message] = []
         for message in taken:
-            sent += _in_parts(message) if parts else [message]
+            sent.append(message)
             try:
                 self._sending(message)
             except Violation as exc:
@@ -250,9 +254,14 @@ class End(Oracle):
             if message.opcode == Opcode.HANG_UP and self.peer_watermark is None and not self.latched:
                 self.peer_watermark = message.aux
             elif message.opcode == Opcode.PART and message.tag == PartOf.CALL and not self.latched:
-                self.arriving = message.seq
-            elif message.opcode in CALLS:
-                self.arriving = 0
+                if message.seq not in self.arriving:
+                    self.arriving.append(message.seq)
+            elif message.opcode in (*CALLS, Opcode.CANCEL) and message.seq in self.arriving:
+                self.arriving.remove(message.seq)
+                if message.opcode == Opcode.CANCEL:  # the core answers by itself
+                    self.results[message.seq] = 0
+                    if self.outside:
+                        self.outside.append(message.seq)
             elif message.opcode == Opcode.RESULT and not self.latched:
                 self._heard_result(message.seq)
             elif message.opcode == Opcode.PONG:
@@ -278,8 +287,24 @@ class End(Oracle):
                 require(self.fates[tag] is Fate.OPEN, f"G4: call {tag} was sent although it {self.fates[tag].value}")
                 require(tag not in self.sent, "G1: a call was sent twice")
                 self.sent.append(tag)
-                require(message.seq > self.last_sent, "G8: calls overtake each other, or a number is used twice")
-                self.last_sent = self.seqs[tag] = message.seq
+                if not self.begun.pop(tag, 0):
+                    self._begins(message.seq)
+                self.seqs[tag] = message.seq
+            case Opcode.PART if message.tag == PartOf.CALL:
+                tag = next(tag for tag, seq in self.seqs.items() if seq == message.seq)
+                require(not self.latched, "G4: a part of a call was sent after the latch")
+                require(self.fates[tag] is Fate.OPEN, f"G5: a part of call {tag} was sent although it has left")
+                if tag not in self.begun:
+                    self._begins(message.seq)
+                self.begun[tag] = self.begun.get(tag, 0) + len(message.payload)
+            case Opcode.PART:
+                require(message.seq == next(iter(self.results)), "G8: results overtake each other")
+                size = len(message.payload)
+                self.in_hand += size
+                # It stands in line again, before what is not in line yet; after the latch it goes on at once.
+                rest = self.results.pop(message.seq) - size
+                behind = {seq: self.results.pop(seq) for seq in list(self.results if self.latched else self.outside)}
+                self.results |= {message.seq: rest, **behind}
             case Opcode.RESULT:
                 require(message.seq in self.results, "G1: a second result, or one that nobody gave")
                 require(message.seq == next(iter(self.results)), "G8: results overtake each other")
@@ -297,11 +322,6 @@ class End(Oracle):
             case Opcode.PING | Opcode.PONG:
                 require(not self.latched, "G14: a ping or pong was sent after the latch")
 
-
-def _in_parts(message: Message) -> list[Message]:
-    size = len(message.payload)
-    if size < 2 or message.opcode not in (*CALLS, Opcode.RESULT):
-        return [message]
-    kind = PartOf.RESULT if message.opcode == Opcode.RESULT else PartOf.CALL
-    first, last = bytes(message.payload[: size // 2]), bytes(message.payload[size // 2 :])
-    return [Message(Opcode.PART, message.seq, kind, size, first), message._replace(payload=last)]
+    def _begins(self, seq: int) -> None:
+        require(seq > self.last_sent, "G8: calls overtake each other, or a number is used twice")
+        self.last_sent = seq

@@ -114,17 +114,19 @@ class Oracle:
         calls: Of each caller whose call is open.
         seqs: The numbers of the calls that have one.
         sent: Callers whose call was handed to the channel and is not settled.
+        begun: Callers of whose call a part was handed to the channel, and not yet all, with the bytes so far.
         last_sent: The highest number handed to the channel.
         made: Callers whose call is open, in order.
         dispatched: A bit for each call of the peer that a handler was given.
         answered: A bit for each call of the peer that a handler has answered.
         serving: The peer's calls with a handler, by number.
         parents: For each nested call: the number of the call that its handler serves.
-        results: Numbers of the calls answered whose results were not handed over, in order, with their sizes.
+        results: Numbers of the calls answered whose results were not handed over, in order, with their sizes, or what
+            is left of them.
         turned_away: Those of them that a soft stop refused.
         in_hand: Bytes of the results handed over last: they may still be on their way into the channel.
         outside: Numbers of those that wait for room, in order.
-        arriving: The number of a call that arrives in parts, or 0.
+        arriving: The numbers of the calls that arrive in parts.
         watermark: The highest number dispatched.
         peer_watermark: The same, as the peer's hang-up told.
         latched: The cause, once the latch has fallen.
@@ -141,6 +143,7 @@ class Oracle:
     calls: dict[int, OutboundCall] = attrs.field(factory=dict)
     seqs: dict[int, int] = attrs.field(factory=dict)
     sent: list[int] = attrs.field(factory=list)
+    begun: dict[int, int] = attrs.field(factory=dict)
     last_sent: int = 0
     made: list[int] = attrs.field(factory=list)
     dispatched: int = 0
@@ -151,7 +154,7 @@ class Oracle:
     turned_away: dict[int, None] = attrs.field(factory=dict)
     in_hand: int = 0
     outside: list[int] = attrs.field(factory=list)
-    arriving: int = 0
+    arriving: list[int] = attrs.field(factory=list)
     watermark: int = 0
     peer_watermark: int | None = None
     cancels: int = 0
@@ -194,6 +197,7 @@ class Oracle:
     def _forget(self, tag: int) -> None:
         self.seqs.pop(tag, None)
         self.parents.pop(tag, None)
+        self.begun.pop(tag, None)
         if tag in self.sent:
             self.sent.remove(tag)
 
@@ -288,6 +292,11 @@ class Oracle:
         require(caller.answer is answer and same, f"G10: an answer ({answer.value}) that the handler did not give")
 
     def _certainty(self, tag: int, call: OutboundCall, certainty: Certainty) -> Fate:
+        if tag in self.begun:
+            require(
+                certainty is Certainty.NOT_STARTED, f"G4: call {tag} was not complete, but failed as {certainty.name}"
+            )
+            return Fate.NOT_STARTED
         if tag not in self.sent:
             require(certainty is Certainty.NOT_SENT, f"G4: call {tag} was not sent, but failed as {certainty.name}")
             return Fate.NOT_SENT
@@ -305,7 +314,8 @@ class Oracle:
         require(not open_calls, f"G14: the latch fell, and call {open_calls[:1]} is not settled")
         require(drained == sorted(drained), "G14: the latch did not settle the calls in the order they were made")
         require("protocol violation" not in str(cause), f"two ends that keep the protocol: {cause}")
-        self.latched, self.arriving = cause, 0
+        self.latched = cause
+        self.arriving.clear()
         self.made.clear()
         for tag, fate in enumerate(self.fates):
             if fate is Fate.LEFT:
@@ -364,13 +374,14 @@ class Oracle:
             return
         self._check_limits()
         self._check_order(waiting)
-        served = len(self.serving) + len(self.results) + bool(self.arriving)
+        served = len(self.serving) + len(self.results) + len(self.arriving)
         require(found.served_calls == served, "G1: the calls served and the handlers' log disagree")
         require(found.waiting_results == len(self.outside), "G8: results wait that should not, or do not")
         unsent = [tag for tag in self.seqs if tag not in self.sent]
         held = self._held()
         require(held <= self._limit("max_bytes"), f"G8: {held} bytes of results are held")
-        require(found.queued_bytes == self._bytes(unsent) + held, "G8: the bytes that are queued are not counted right")
+        queued = self._bytes(unsent) - sum(self.begun.values()) + held
+        require(found.queued_bytes == queued, "G8: the bytes that are queued are not counted right")
         most = len(unsent) + found.abandoned_calls + len(self.results) - len(self.outside) + 3
         require(found.queued_messages <= most, f"G8: {found.queued_messages} messages are queued")
 

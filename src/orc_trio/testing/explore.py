@@ -303,7 +303,7 @@ class _Explorer:
         sent: list[Message] = []
         try:
             if what == "take":
-                sent = end.take(argument, parts=self._world.parts)
+                sent = end.take(argument)
             elif what == "receive":
                 end.receive(argument)
             elif what == "end of stream":

@@ -32,6 +32,8 @@ KIB: Final = 1024
 ONE: Final = Limits(max_calls=1, max_nested_calls=1, max_bytes=64 * KIB, max_message=64 * KIB)
 TWO: Final = attrs.evolve(ONE, max_calls=2)
 THREE: Final = attrs.evolve(ONE, max_calls=3)
+PARTS: Final = attrs.evolve(TWO, part_size=1)
+HALVES: Final = attrs.evolve(THREE, part_size=32 * KIB)
 
 
 class Answer(enum.Enum):
@@ -92,7 +94,6 @@ class World:
         cuts: How often a direction of the channel may be cut.
         capacity: A writer waits while this many messages are under way.
         batches: Whether several messages may be sent, and received, in one step too.
-        parts: Whether payloads of two bytes and more travel in parts.
     """
 
     left: EndPlan
@@ -100,7 +101,6 @@ class World:
     cuts: int = 0
     capacity: int = 2
     batches: bool = False
-    parts: bool = False
 
     @property
     def gentle(self) -> bool:
@@ -130,10 +130,8 @@ _WORLDS: Final = {
     ),
     # Large messages in parts.
     "parts": World(
-        left=EndPlan(callers=(Caller(size=4, result=4), Caller(size=4, result=4)), cancels=1),
-        right=EndPlan(disconnects=1),
-        parts=True,
-        capacity=3,
+        left=EndPlan(callers=(Caller(size=3, result=2), Caller(result=2)), cancels=1, limits=PARTS),
+        right=EndPlan(disconnects=1, limits=PARTS),
     ),
     # Calls both ways, both ends disconnect, a cut.
     "both-ways": World(
@@ -190,6 +188,16 @@ _WORLDS: Final = {
         left=EndPlan(callers=(CALL,), cancels=1, finishes=1, disconnects=1),
         right=EndPlan(callers=(CALL,), finishes=2),
         cuts=1,
+    ),
+    # Large messages in parts both ways, small ones between them, a soft stop, and everything that can end it.
+    "parts-both-ways": World(
+        left=EndPlan(callers=(Caller(size=2, result=2), CALL), cancels=1, finishes=1, limits=PARTS),
+        right=EndPlan(callers=(Caller(size=2),), disconnects=1, limits=PARTS),
+    ),
+    # Parts of results that wait for room.
+    "parts-of-results": World(
+        left=EndPlan(callers=(Caller(result=LARGE), Caller(result=LARGE), Caller(result=1)), cancels=1, limits=HALVES),
+        right=EndPlan(disconnects=1, limits=HALVES),
     ),
     # Everything is cut twice.
     "cuts": World(
