@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orc_trio.exceptions import RemoteProtocolError
+from orc_trio.wire.buffers import new_buffer
 from orc_trio.wire.messages import Message
 
 __all__ = ["Assemblies"]
@@ -29,7 +30,7 @@ class _Assembly:
 
     def __init__(self, total: int, keep: bool) -> None:
         self.total = total
-        self.buffer: bytearray | None = bytearray(total) if keep else None
+        self.buffer = new_buffer(total) if keep else None
         self._filled = 0
 
     def part(self, message: Message) -> None:

@@ -39,6 +39,7 @@ import struct
 from typing import Final
 
 from orc_trio.exceptions import LocalProtocolError, RemoteProtocolError
+from orc_trio.wire.buffers import new_buffer
 from orc_trio.wire.messages import Message, new_message
 
 __all__ = ["FIRST_MESSAGE_MAX", "HEAD_SIZE", "OWN_BUFFER_FROM", "FrameDecoder", "encode", "encode_head"]
@@ -214,7 +215,7 @@ class FrameDecoder:
         self._rest = data[at:]
 
     def _begin_own(self, head: tuple[int, int, int, int] | None, size: int, have: bytes) -> None:
-        buffer = bytearray(size)
+        buffer = new_buffer(size)
         buffer[: len(have)] = have
         self._own, self._own_filled, self._own_head = memoryview(buffer), len(have), head
 

@@ -43,6 +43,7 @@ import attrs
 
 from orc_trio.exceptions import LocalProtocolError, RemoteProtocolError
 from orc_trio.wire import sps
+from orc_trio.wire.buffers import new_buffer
 
 __all__ = [
     "FRAME_HEAD_SIZE",
@@ -201,9 +202,8 @@ class FrameReader:
                 continue
             if size - FRAME_HEAD_SIZE > _OWN_BUFFER_FROM:
                 have = data[at + FRAME_HEAD_SIZE :]
-                buffer = bytearray(size - FRAME_HEAD_SIZE)
-                buffer[: len(have)] = have
-                self._own, self._own_filled = memoryview(buffer), len(have)
+                self._own, self._own_filled = memoryview(new_buffer(size - FRAME_HEAD_SIZE)), len(have)
+                self._own[: len(have)] = have
                 self._own_head = Frame(opcode, seq, tag)
                 return
             break
