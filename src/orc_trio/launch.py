@@ -436,7 +436,8 @@ async def _start(
             pass_fds=(*numbers, read_end),
         )
         if not plug.knows_lifelines:
-            lifeline.tie(read_end, process.pid)
+            with contextlib.suppress(OSError):  # then it learns of our death by the end of its stream
+                lifeline.tie(read_end, process.pid)
         unless_started.pop_all()
     return process, [trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in ours]
 

@@ -44,7 +44,8 @@ class SocketTransport(StreamTransport):
     """
 
     stream: trio.SocketStream
-    can_send_now = True
+    activity: int
+    can_send_now: bool = True
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)

@@ -33,8 +33,9 @@ class SimpleRemoteTransport(StreamTransport):
         dialect: Which LLVM is at the other end.
     """
 
-    has_pings = False
-    has_parts = False
+    activity: int
+    has_pings: bool = False
+    has_parts: bool = False
 
     def __init__(self, stream: trio.abc.Stream, role: Role, *, dialect: Dialect = Dialect.UP_TO_23) -> None:
         super().__init__(stream)

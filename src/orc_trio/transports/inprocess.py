@@ -125,7 +125,7 @@ def _immutable(message: Message) -> Message:
 class _InProcessTransport(MessageTransport):
     """One end of an in-process pair."""
 
-    can_send_now = True
+    can_send_now: bool = True
 
     def __init__(self, incoming: _Lane, outgoing: _Lane) -> None:
         self._incoming = incoming
