@@ -434,8 +434,8 @@ class Connection:
             self._latch_time = trio.current_time()
 
 
-def check_limits(transport: MessageTransport, limits: Limits) -> None:
-    """Refuse what a transport cannot do.
+def check_limits(transport: MessageTransport | type[MessageTransport], limits: Limits) -> None:
+    """Refuse what a transport, or any of its kind, cannot do.
 
     Raises:
         ValueError: A liveness timeout is set, and the transport has no pings; or a part size, and it has no parts.

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from orc_trio.abc import MessageTransport
+from orc_trio.connection import check_limits
 from orc_trio.controller import OnDisconnect
 from orc_trio.launch import DEFAULT_GRACE, Argument, ExecutorProcess, Plug, Redirection, open_process
 from orc_trio.llvm.transport import SimpleRemoteTransport
@@ -65,7 +66,7 @@ def open_llvm_executor(
         The controller.  `RemoteExecutor` offers what LLVM's executors can do.
 
     Raises:
-        ValueError: As there; or a liveness timeout is set.
+        ValueError: As there; or a liveness timeout or a part size is set.
         DisconnectedError, TypeError, BaseException: As there.
 
     Checkpoints:
@@ -74,8 +75,7 @@ def open_llvm_executor(
     Cancellation:
         As there.
     """
-    if limits is not None and (limits.liveness_timeout is not None or limits.part_size is not None):
-        raise ValueError("LLVM's protocol has no pings and no parts: liveness timeout and part size must be None")
+    check_limits(SimpleRemoteTransport, limits or Limits())  # before anything is started
 
     def transport(streams: Sequence[trio.SocketStream]) -> MessageTransport:
         return SimpleRemoteTransport(trio.StapledStream(*streams), Role.CONTROLLER, dialect=dialect)
