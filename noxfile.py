@@ -24,8 +24,8 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = ["3.11", "3.12", "3.13"]
 # Measuring takes as long again as testing, so it is done once.
 MEASURED = PYTHONS[0]
-# A process for each core; the tests of one file stay together.
-PARALLEL = ["-n", "auto", "--dist", "loadfile"]
+# Two processes for each core, as half of a test is waiting; the tests of one file stay together.
+PARALLEL = ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadfile"]
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["clean", "tests", "coverage", "lint", "types", "docs"]
