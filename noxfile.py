@@ -67,7 +67,7 @@ def clean(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """All tests; on the lowest Python with branch coverage, of child processes and threads too."""
-    session.install("-e", ".[jit]", *group("tests"))
+    session.install("-e", ".[jit,plot]", *group("tests"))
     if session.python == MEASURED:
         session.run("coverage", "run", "-m", "pytest", *PARALLEL, *session.posargs)
     else:
@@ -105,7 +105,7 @@ def types(session: nox.Session) -> None:
     node = [] if shutil.which("node") else ["pyright[nodejs]"]
     # --verifytypes looks at an installed package, so this session installs a real one.
     session.install("--force-reinstall", "--no-deps", ".")
-    session.install(".[jit]", *group("types"), *node)
+    session.install(".[jit,plot]", *group("types"), *node)
     session.run("mypy", "--strict")
     # Not asked for: whether a newer pyright exists (it would ask the network), and what is wrong in other packages.
     quiet = {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
@@ -132,8 +132,9 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def minimums(session: nox.Session) -> None:
     """All tests with the lowest version of every runtime dependency that pyproject.toml allows."""
-    allowed = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["project"]["optional-dependencies"]["jit"]]
-    session.install("-e", ".[jit]", *group("tests"), *(line.replace(">=", "==") for line in allowed))
+    extras = PYPROJECT["project"]["optional-dependencies"].values()
+    allowed = [*PYPROJECT["project"]["dependencies"], *(line for extra in extras for line in extra)]
+    session.install("-e", ".[jit,plot]", *group("tests"), *(line.replace(">=", "==") for line in allowed))
     session.run("pytest", *PARALLEL, *session.posargs)
 
 
@@ -207,6 +208,13 @@ def museum(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure how fast the library is here, against the floor; what follows `--` goes to `orc-trio bench`."""
-    session.install(".")
+    """Measure how fast the library is here (10 minutes); what follows `--` goes to `orc-trio bench`."""
+    session.install(".[plot]")
     session.run("orc-trio", "bench", *session.posargs)
+
+
+@nox.session
+def gate(session: nox.Session) -> None:
+    """Measure, and fail if a ratio is much worse than the one in the documentation."""
+    session.install(".")
+    session.run("orc-trio", "bench", "--compare", "bench/results.json", *session.posargs)

@@ -1,6 +1,7 @@
-"""What is measured: the floor, and the library over each kind of transport.
+"""What is measured: the library in several ways, and what it is measured against.
 
-Each has a serving end and a calling one.  What is called gives back the bytes it was given.
+Each has a serving end and a calling one.  What is called gives back the bytes it was given, but for an upload, which
+gives back nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import trio
 
 from orc_trio.abc import MessageTransport
 from orc_trio.access import StreamControllerAccess
-from orc_trio.bench import floor
+from orc_trio.bench import floor, skeleton
 from orc_trio.bootstrap import BootstrapInfo
 from orc_trio.controller import open_controller
 from orc_trio.protocol import Limits
@@ -24,13 +25,17 @@ from orc_trio.registry import HandlerRegistry
 from orc_trio.session import open_session
 from orc_trio.transports import in_process_pair
 
-__all__ = ["SUBJECTS", "Connect", "RoundTrip", "Subject"]
+__all__ = ["LIMITS", "SUBJECTS", "WAIT", "Connect", "RoundTrip", "Subject"]
 
 RoundTrip: TypeAlias = Callable[[bytes], Awaitable[object]]
 """Sends a payload, and waits until it is back."""
 Connect: TypeAlias = Callable[[], Awaitable[trio.SocketStream]]
 """Makes one more connection to the serving end."""
-_LIMITS: Final = Limits(max_calls=16 * 1024, max_bytes=1024 * 1024 * 1024)
+LIMITS: Final = Limits(max_calls=128 * 1024, max_bytes=1024 * 1024 * 1024)
+"""At both ends, so that they stop nobody."""
+WAIT: Final = "wait"
+"""The symbol of a function that never answers."""
+_PART: Final = 64 * 1024
 
 
 @attrs.frozen
@@ -55,37 +60,64 @@ async def _echo(args: memoryview) -> memoryview:  # noqa: ASYNC124, ASYNC910
     return args  # noqa: ASYNC910
 
 
-async def _execute(end: trio.abc.Stream | MessageTransport) -> None:
+async def _swallow(_args: memoryview) -> bytes:  # noqa: ASYNC124, ASYNC910
+    return b""  # noqa: ASYNC910
+
+
+async def _wait(_args: memoryview) -> bytes:
+    await trio.sleep_forever()
+
+
+async def _execute(end: trio.abc.Stream | MessageTransport, *, limits: Limits = LIMITS) -> None:
     async with open_session() as session:
         bootstrap = BootstrapInfo.for_session(session)
-        bootstrap.add_wrapper("echo", _echo, zero_copy=True)
-        await session.attach(StreamControllerAccess(end, limits=_LIMITS), bootstrap)
+        for name, function in (("echo", _echo), ("swallow", _swallow), (WAIT, _wait)):
+            bootstrap.add_wrapper(name, function, zero_copy=True)
+        await session.attach(StreamControllerAccess(end, limits=limits), bootstrap)
         await session.wait_detached()
 
 
 @asynccontextmanager
-async def _control(end: trio.abc.Stream | MessageTransport, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
-    async with open_controller(end, HandlerRegistry(), limits=_LIMITS) as controller:
-        address = controller.bootstrap.symbols["echo"]
+async def _control(
+    end: trio.abc.Stream | MessageTransport, number: int, *, symbol: str = "echo", limits: Limits = LIMITS
+) -> AsyncIterator[Sequence[RoundTrip]]:
+    async with open_controller(end, HandlerRegistry(), limits=limits) as controller:
+        address = controller.bootstrap.symbols[symbol]
         yield [partial(controller.call_wrapper, address, zero_copy=True)] * number
 
 
 @asynccontextmanager
-async def _open_floor(connect: Connect, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
+async def _open_floor(
+    connect: Connect, number: int, *, do: Callable[[trio.SocketStream, bytes], Awaitable[None]] = floor.ping_pong
+) -> AsyncIterator[Sequence[RoundTrip]]:
     async with AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(await connect()) for _ in range(number)]
-        yield [partial(floor.ping_pong, stream) for stream in streams]
+        yield [partial(do, stream) for stream in streams]
 
 
 @asynccontextmanager
-async def _open(connect: Connect, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
-    async with _control(await connect(), number) as round_trips:
+async def _open_skeleton(connect: Connect, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
+    async with skeleton.open_callers(await connect(), number) as round_trips:
+        yield round_trips
+
+
+@asynccontextmanager
+async def _open(
+    connect: Connect, number: int, *, symbol: str = "echo", limits: Limits = LIMITS
+) -> AsyncIterator[Sequence[RoundTrip]]:
+    async with _control(await connect(), number, symbol=symbol, limits=limits) as round_trips:
         yield round_trips
 
 
 @asynccontextmanager
 async def _open_any(connect: Connect, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
     async with _control(_any_stream(await connect()), number) as round_trips:
+        yield round_trips
+
+
+@asynccontextmanager
+async def _open_64(connect: Connect, _number: int) -> AsyncIterator[Sequence[RoundTrip]]:
+    async with _control(await connect(), 64) as round_trips:
         yield round_trips
 
 
@@ -102,12 +134,18 @@ async def _serve_any(stream: trio.SocketStream) -> None:
     await _execute(_any_stream(stream))
 
 
+_IN_PARTS: Final = attrs.evolve(LIMITS, part_size=_PART)
 SUBJECTS: Final = MappingProxyType(
     {
         "floor": Subject(serve=floor.serve, open=_open_floor),
+        "floor, upload": Subject(serve=floor.swallow, open=partial(_open_floor, do=floor.upload)),
+        "skeleton": Subject(serve=skeleton.serve, open=_open_skeleton),
         "orc_trio": Subject(serve=_execute, open=_open),
         "orc_trio, any stream": Subject(serve=_serve_any, open=_open_any),
         "orc_trio, in process": Subject(serve=_execute, open=_open_in_process),
+        "orc_trio, in parts": Subject(serve=partial(_execute, limits=_IN_PARTS), open=partial(_open, limits=_IN_PARTS)),
+        "orc_trio, upload": Subject(serve=_execute, open=partial(_open, symbol="swallow")),
+        "orc_trio, 64 calls": Subject(serve=_execute, open=_open_64),
     }
 )
 """By name."""

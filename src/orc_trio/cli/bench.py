@@ -2,91 +2,183 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import sys
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 import click
 
-from orc_trio.bench.cells import CELLS, Plan, Result, measure
+from orc_trio.bench.cells import CELLS, Cell, measure
+from orc_trio.bench.fairness import measure_fairness
+from orc_trio.bench.figures import Figure, Plan, show_size
+from orc_trio.bench.growth import GROWTHS, Growth
+from orc_trio.bench.report import Report, regressions
 from orc_trio.cli.exits import ExitCode, Failure
 from orc_trio.cli.signals import run_command
 
 __all__ = ["bench"]
 
+_Step: TypeAlias = Callable[[Report], Awaitable[None]]
+_FAIRNESS = "fairness: 16 B beside 64 MiB"
 
-def bench(*, only: Sequence[str], plan: Plan, json_path: str | None) -> int:
-    """Measure, and show a table.
+
+def bench(
+    *,
+    only: Sequence[str],
+    plan: Plan,
+    json_path: str | None,
+    plot_path: str | None,
+    compare: str | None,
+    tolerance: float,
+) -> int:
+    """Measure, and show tables.
 
     Args:
-        only: Parts of the names of the cells to measure; none: all.
+        only: Parts of the names of what to measure; none: all.
         plan: How long to look.
-        json_path: Where to write the results as JSON.
+        json_path: Where to write the report as JSON.
+        plot_path: Where to draw it.
+        compare: A report of earlier, not to be worse than.
+        tolerance: By how much a figure may be worse, as a share.
 
     Returns:
-        The exit code.
+        The exit code: 1 if something is worse.
 
     Raises:
-        click.UsageError: No cell has such a name.
-        Failure: The results cannot be written.
+        click.UsageError: Nothing has such a name.
+        Failure: A file cannot be read or written, or what draws is not installed.
     """
-    cells = [cell for cell in CELLS if not only or any(part in str(cell) for part in only)]
-    if not cells:
-        raise click.UsageError(f"--only: no cell is named like that; there are: {'; '.join(map(str, CELLS))}")
-    results: list[Result] = []
+    steps = [(name, step) for name, step in _steps() if not only or any(part in name for part in only)]
+    if not steps:
+        names = "; ".join(name for name, _ in _steps())
+        raise click.UsageError(f"--only: nothing is named like that; there are: {names}")
+    before = None if compare is None else _load(compare)
+    draw = None if plot_path is None else _drawing(Path(plot_path))
+    report = Report(plan)
 
     async def work() -> int:
-        for number, cell in enumerate(cells, 1):
+        for number, (name, step) in enumerate(steps, 1):
             if sys.stderr.isatty():
-                click.echo(f"[{number}/{len(cells)}] {cell}", err=True)
-            results.append(await measure(cell, plan))
+                click.echo(f"[{number}/{len(steps)}] {name}", err=True)
+            await step(report)
         return ExitCode.OK  # noqa: ASYNC910
 
     if status := run_command(work):
         return status
-    click.echo(_table(results))
+    click.echo("\n\n".join(_tables(report)))
     if json_path is not None:
-        try:
-            Path(json_path).write_text(json.dumps(_document(plan, results), indent=1) + "\n", encoding="utf-8")
-        except OSError as exc:
-            raise Failure(f"{json_path}: {exc.strerror or exc}", ExitCode.USAGE) from exc
-    return ExitCode.OK
+        _write(report.save, json_path)
+    if plot_path is not None and draw is not None:
+        _write(partial(draw, report), plot_path)
+    worse = [] if before is None else regressions(before, report, tolerance)
+    for line in worse:
+        click.echo(f"orc-trio: worse than before: {line}", err=True)
+    return ExitCode.FAILED if worse else ExitCode.OK
 
 
-def _table(results: Sequence[Result]) -> str:
-    lines = [("", "speed", "quartiles", "CPU", "calls/s here")]
-    for result in results:
-        speed = result.speed
-        lines.append(
-            (
-                str(result.cell),
-                f"{speed.median:.2f}",
-                f"{speed.low:.2f} … {speed.high:.2f}",
-                f"{result.cpu.median:.2f}",
-                f"{result.rate:,.0f}",
-            )
+def _steps() -> Iterator[tuple[str, _Step]]:
+    """What can be measured, by name."""
+
+    async def add_cell(cell: Cell, report: Report) -> None:
+        report.results.append(await measure(cell, report.plan))
+
+    async def add_fairness(report: Report) -> None:
+        report.fairness += await measure_fairness(report.plan)
+
+    async def add_curve(growth: Growth, report: Report) -> None:  # noqa: ASYNC910
+        points = [await growth.point(at, report.plan) for at in growth.steps]
+        report.curves.append(attrs.evolve(growth.curve, points=points))
+
+    for cell in CELLS:
+        yield str(cell), partial(add_cell, cell)
+    yield _FAIRNESS, add_fairness
+    for growth in GROWTHS:
+        yield str(growth), partial(add_curve, growth)
+
+
+def _tables(report: Report) -> Iterator[str]:
+    if report.results:
+        yield _table(
+            ("", "speed", "quartiles", "CPU", "calls/s here"),
+            [
+                (
+                    str(result.cell),
+                    *_show(result.speed),
+                    f"{result.cpu.median:.2f}",
+                    f"{result.rate:,.0f}",
+                )
+                for result in report.results
+            ],
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if report.fairness:
+        yield _table(
+            ("99 of 100 calls of 16 B beside 64 MiB", "alone", "beside", "ratio", "quartiles", "MiB/s of 64 MiB"),
+            [
+                (
+                    each.mode,
+                    f"{each.alone * 1000:.2f} ms",
+                    f"{each.beside * 1000:.2f} ms",
+                    *_show(each.ratio),
+                    f"{each.rate / 1024 / 1024:,.0f}",
+                )
+                for each in report.fairness
+            ],
+        )
+    for curve in report.curves:
+        head = (curve.name, curve.unit, *((f"times {curve.against}", "quartiles") if curve.against else ()))
+        yield _table(
+            head,
+            [
+                (
+                    show_size(point.at) if "bytes" in curve.name else f"{point.at:,}",
+                    f"{point.value:,.2f}",
+                    *(() if point.ratio is None else _show(point.ratio)),
+                )
+                for point in curve.points
+            ],
+        )
+
+
+def _show(figure: Figure) -> tuple[str, str]:
+    return f"{figure.median:.2f}", f"{figure.low:.2f} … {figure.high:.2f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns; all but the first are numbers."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return "\n".join(
         "  ".join(
             [line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))]
         )
-        for line in lines
+        for line in (head, *rows)
     )
 
 
-def _document(plan: Plan, results: Sequence[Result]) -> dict[str, object]:
-    return {
-        "machine": {"system": platform.system(), "machine": platform.machine(), "cores": len(os.sched_getaffinity(0))},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("orc_trio", "trio", "cbor2")},
-        },
-        "plan": attrs.asdict(plan),
-        "results": [attrs.asdict(result) for result in results],
-    }
+def _drawing(path: Path) -> Callable[[Report, Path], None]:
+    """What draws, if it can draw that."""
+    try:
+        from orc_trio.bench import plots
+    except ImportError as exc:
+        raise Failure(f"--plot needs matplotlib: pip install 'orc-trio[plot]' ({exc})", ExitCode.USAGE) from exc
+    if path.suffix not in plots.formats():
+        raise click.UsageError(f"--plot: {path}: the name must end in one of {', '.join(plots.formats())}")
+    return plots.save
+
+
+def _load(path: str) -> Report:
+    try:
+        return Report.load(Path(path))
+    except OSError as exc:
+        raise Failure(f"{path}: {exc.strerror or exc}", ExitCode.USAGE) from exc
+    except ValueError as exc:
+        raise Failure(f"{path}: {exc}", ExitCode.USAGE) from exc
+
+
+def _write(write: Callable[[Path], None], path: str) -> None:
+    try:
+        write(Path(path))
+    except OSError as exc:
+        raise Failure(f"{path}: {exc.strerror or exc}", ExitCode.USAGE) from exc

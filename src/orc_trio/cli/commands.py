@@ -297,12 +297,38 @@ def decode(file: str, shown: int) -> None:
     help="How long a slice is.",
 )
 @click.option("--json", "json_path", metavar="FILE", help="Write the results as JSON.")
-def bench(only: tuple[str, ...], sets: int, rounds: int, seconds: float, json_path: str | None) -> int:
+@click.option("--plot", "plot_path", metavar="FILE", help="Draw them (.svg, .png, .pdf); needs matplotlib.")
+@click.option("--compare", metavar="FILE", help="Fail if a ratio is worse than in these results (of --json).")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=0.25,
+    show_default=True,
+    metavar="SHARE",
+    help="By how much a ratio may be worse.",
+)
+def bench(
+    only: tuple[str, ...],
+    sets: int,
+    rounds: int,
+    seconds: float,
+    json_path: str | None,
+    plot_path: str | None,
+    compare: str | None,
+    tolerance: float,
+) -> int:
     """See `texts.BENCH`."""
-    from orc_trio.bench.cells import Plan
+    from orc_trio.bench.figures import Plan
     from orc_trio.cli.bench import bench as measure
 
-    return measure(only=only, plan=Plan(sets=sets, rounds=rounds, seconds=seconds), json_path=json_path)
+    return measure(
+        only=only,
+        plan=Plan(sets=sets, rounds=rounds, seconds=seconds),
+        json_path=json_path,
+        plot_path=plot_path,
+        compare=compare,
+        tolerance=tolerance,
+    )
 
 
 @orc_trio.command(help=texts.CONFORMANCE, short_help="Check a controller access of one's own.", epilog=texts.EXIT_CODES)

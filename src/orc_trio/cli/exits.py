@@ -17,7 +17,7 @@ class ExitCode(enum.IntEnum):
     """It went well."""
     FAILED = 1
     """``call``: the function answered with an error.  ``decode``: the input is malformed.
-    ``conformance``: a check failed or hung."""
+    ``conformance``: a check failed or hung.  ``bench``: a ratio is worse than it was."""
     USAGE = 2
     """The command line is wrong: an unknown option, a bad spec, a file that cannot be read."""
     DISCONNECTED = 3

@@ -10,7 +10,7 @@ EXIT_CODES: Final = """\b
 Exit codes:
   0    it went well
   1    call: the function answered with an error; decode: malformed input;
-       conformance: a check failed or hung
+       conformance: a check failed or hung; bench: worse than before
   2    the command line is wrong, or a file cannot be read
   3    no connection came about, or it ended before its time
   130  Ctrl-C (143: terminated, 141: nobody reads the output)
@@ -51,12 +51,18 @@ BENCH: Final = """Measure calls over this library against the least that Trio ne
 Each line compares two things that were measured side by side, in turns: what is before the slash, as a multiple of what
 is behind it. "floor" is a ping-pong over Trio's socket streams without any logic, over as many connections as there are
 calls in flight. A speed of 2 is twice as many calls in a second; a CPU of 2 is twice the processor time for each, of
-both processes together. "64 × 1 KiB" is 64 calls in flight, of 1 KiB there and 1 KiB back.
+both processes together. "64 × 1 KiB" is 64 calls in flight, of 1 KiB there and 1 KiB back. "skeleton" is an RPC library
+without anything but its tasks.
+
+Then: how long small calls take beside large ones; and how cost grows with calls, bytes and connections. All of it takes
+some ten minutes; the machine should do nothing else.
 
 \b
 Examples:
   orc-trio bench
   orc-trio bench --only "1 × 1 KiB" --json results.json
+  orc-trio bench --only growth --plot growth.svg
+  orc-trio bench --compare results.json
 """
 
 RUN: Final = """Run PROGRAM in an executor process: LLVM IR (.ll, .bc), an object (.o), or C (.c).
