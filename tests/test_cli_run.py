@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from cli_helpers import EXAMPLES, ORC_TRIO, PATIENCE, Cli, Ended, orc_trio_process, started
 from orc_trio.cli import run as run_module
+from orc_trio.cli.signals import run_command
 from orc_trio.llvm import find_llvm_executor
 from orc_trio.tracing import read_records
 from orc_trio.wire import Opcode
@@ -408,6 +411,29 @@ def test_waiting_for_input_can_be_interrupted(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
         assert process.stderr.read() == b""
+
+
+def test_a_signal_kills_the_executor_before_anything_else() -> None:
+    """What a signal cancels comes after: the executor must not hear of it, as its program could say something then."""
+    order: list[str] = []
+
+    async def wait(number: int) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            order.append(f"task {number} was cancelled")
+
+    async def work() -> int:
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(wait, number)
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError
+
+    assert run_command(work, before_cancelling=lambda: order.append("killed")) == 128 + signal.SIGTERM
+    assert order[0] == "killed"
+    assert len(order) == 5
 
 
 @pytest.mark.native

@@ -23,8 +23,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -125,12 +124,14 @@ def run_program(
     def wrap(transport: MessageTransport) -> MessageTransport:
         return transport if trace is None else TracingTransport(transport, trace)
 
+    child = _Child()
+
     async def work() -> int:
         try:
             if llvm:
-                return await _run_in_llvms(program, wrap)
+                return await _run_in_llvms(program, wrap, child)
             if spec is None:
-                return await _run_here(program, wrap)
+                return await _run_here(program, wrap, child)
             return await _run_there(program, wrap, spec, vetted)
         except (CompileError, LinkError) as exc:
             raise Failure(str(exc), ExitCode.CANNOT_RUN) from exc
@@ -139,18 +140,32 @@ def run_program(
         except OrcError as exc:
             raise Failure(one_line(str(exc)), ExitCode.RUN_FAILED) from exc
 
-    return run_command(work)
+    return run_command(work, before_cancelling=child.kill)
 
 
-async def _run_here(program: Program, wrap: Wrap) -> int:
+class _Child:
+    """The executor process that was started, if one was.
+
+    A signal kills it before anything else is done about the signal: it would hear that we hang up, and the program
+    could have something to say about that.
+    """
+
+    process: trio.Process | None = None
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+
+async def _run_here(program: Program, wrap: Wrap, child: _Child) -> int:
     """Start an executor for the program.  The program is compiled meanwhile: it is the same machine."""
     compiling = _Compiling(program)
     command = [sys.executable, "-P", "-c", _EXECUTOR, "executor"]
     async with (
         alongside(compiling.run, compiling.stop, "orc-trio compile"),
         open_executor_process(command, _handlers(), wrap_transport=wrap) as executor,
-        _killed_if_cancelled(executor.process),
     ):
+        child.process = executor.process
         return await _run(executor, program, await compiling.result())
 
 
@@ -163,7 +178,7 @@ async def _run_there(program: Program, wrap: Wrap, spec: ConnectionSpec, vetted:
         return await _run(controller, program, await program.compiled(Target.of(controller.bootstrap)))
 
 
-async def _run_in_llvms(program: Program, wrap: Wrap) -> int:
+async def _run_in_llvms(program: Program, wrap: Wrap, child: _Child) -> int:
     """Start LLVM's executor for the program."""
     command = find_llvm_executor()
     if command is None:
@@ -172,10 +187,8 @@ async def _run_in_llvms(program: Program, wrap: Wrap) -> int:
     with tempfile.TemporaryDirectory(prefix="orc-trio-") as scratch:
         library = Path(scratch, "program.so")
         await link_library(await program.compiled(target), library, name=program.path)
-        async with (
-            open_llvm_executor([command], HandlerRegistry(), wrap_transport=wrap) as controller,
-            _killed_if_cancelled(controller.process),
-        ):
+        async with open_llvm_executor([command], HandlerRegistry(), wrap_transport=wrap) as controller:
+            child.process = controller.process
             try:
                 executor = RemoteExecutor(controller)
                 for each in program.libraries:
@@ -230,15 +243,6 @@ def _check_file(program: str) -> None:
             pass
     except OSError as exc:
         raise Failure(f"{program}: {exc.strerror or exc}", ExitCode.NOT_FOUND) from exc
-
-
-@asynccontextmanager
-async def _killed_if_cancelled(process: trio.Process) -> AsyncIterator[None]:
-    try:
-        yield
-    except trio.Cancelled:
-        process.kill()
-        raise
 
 
 async def _run(controller: Controller, program: Program, compiled: bytes) -> int:

@@ -22,12 +22,16 @@ __all__ = ["run_command"]
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_command(function: Callable[[], Awaitable[int]], *, signals: bool = True) -> int:
+def run_command(
+    function: Callable[[], Awaitable[int]], *, signals: bool = True, before_cancelling: Callable[[], object] = bool
+) -> int:
     """Run ``function`` in Trio.
 
     Args:
         function: The command.
         signals: Let SIGINT and SIGTERM cancel it; False: let them end the process at once.
+        before_cancelling: Called when they do, in the same step.  What follows from a cancellation happens in no
+            particular order; this comes before all of it.
 
     Returns:
         What it returned, or 128 + n if signal n ended it.
@@ -38,22 +42,28 @@ def run_command(function: Callable[[], Awaitable[int]], *, signals: bool = True)
     # What whoever started us has ignored (nohup, a shell's background job) stays ignored.
     heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     if signals and heard:
-        return trio.run(_main, function, heard)
+        return trio.run(_main, function, heard, before_cancelling)
     for number in heard:
         signal.signal(number, signal.SIG_DFL)
     return trio.run(function)
 
 
-async def _main(function: Callable[[], Awaitable[int]], heard: Sequence[signal.Signals]) -> int:
+async def _main(
+    function: Callable[[], Awaitable[int]], heard: Sequence[signal.Signals], before_cancelling: Callable[[], object]
+) -> int:
     received: list[int] = []
     work = trio.CancelScope()
     trio_token = trio.lowlevel.current_trio_token()
+
+    def cancel() -> None:
+        before_cancelling()
+        work.cancel()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if received:
             os._exit(signal_status(number))
         received.append(number)
-        trio_token.run_sync_soon(work.cancel)
+        trio_token.run_sync_soon(cancel)
 
     result = 0
     try:
