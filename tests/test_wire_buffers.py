@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import platform
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -40,3 +43,36 @@ def test_more_than_there_is() -> None:
     """It says so."""
     with pytest.raises(MemoryError, match="bytes for a payload"):
         new_buffer(2**62)
+
+
+# In a process of its own, whose memory has no history.
+FAULTS = """
+import resource, trio
+from orc_trio.bench.subjects import SUBJECTS
+
+async def main():
+    subject = SUBJECTS["orc_trio"]
+    near, far = trio.socket.socketpair()
+
+    async def connect():
+        return trio.SocketStream(near)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(subject.serve, trio.SocketStream(far))
+        async with subject.open(connect, 1) as (round_trip,):
+            for _ in range(2):
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                for _ in range(20):
+                    await round_trip(bytes(1024 * 1024))
+                faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    print(faults / 20)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about the memory of glibc")
+def test_pages_are_used_again() -> None:
+    """A payload of 1 MiB goes there and back without new pages from the system for each; at first there are 512."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=60)
+    assert float(done.stdout) < 64

@@ -16,6 +16,7 @@ import trio
 
 from orc_trio.abc import MessageTransport
 from orc_trio.exceptions import RemoteProtocolError
+from orc_trio.wire.buffers import keep_memory
 from orc_trio.wire.framing import FrameDecoder, encode_head
 from orc_trio.wire.messages import Message
 
@@ -36,6 +37,7 @@ class StreamTransport(MessageTransport):
     """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
+        keep_memory()
         self.stream = stream
         self.activity: int = 0
         self._decoder: FrameDecoder | None = None
