@@ -115,7 +115,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, every warning an error, without the network; and the change notes."""
-    session.install("-e", ".[jit]", *group("docs"))
+    session.install("-e", ".[jit,plot]", *group("docs"))
     session.run("python", "docs/inventories/make.py", "--check")
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-E", "-b", "html", "docs", "docs/_build/html")
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)

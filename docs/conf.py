@@ -28,6 +28,7 @@ extensions = [
     "bug_museum",
     "conformance_checks",
     "guarantee_tests",
+    "performance_page",
     "scoreboard_page",
     "state_machine",
     "ways_to_end",

@@ -13,9 +13,10 @@ import click
 
 from orc_trio.bench.cells import CELLS, Cell, measure
 from orc_trio.bench.fairness import measure_fairness
-from orc_trio.bench.figures import Figure, Plan, show_size
+from orc_trio.bench.figures import Plan
 from orc_trio.bench.growth import GROWTHS, Growth
 from orc_trio.bench.report import Report, regressions
+from orc_trio.bench.tables import Table, tables
 from orc_trio.cli.exits import ExitCode, Failure
 from orc_trio.cli.signals import run_command
 
@@ -66,9 +67,11 @@ def bench(
             await step(report)
         return ExitCode.OK  # noqa: ASYNC910
 
-    if status := run_command(work):
+    status = run_command(work)
+    if shown := "\n\n".join(map(_show, tables(report))):
+        click.echo(shown)
+    if status:  # interrupted: what was measured until then is shown
         return status
-    click.echo("\n\n".join(_tables(report)))
     if json_path is not None:
         _write(report.save, json_path)
     if plot_path is not None and draw is not None:
@@ -99,61 +102,14 @@ def _steps() -> Iterator[tuple[str, _Step]]:
         yield str(growth), partial(add_curve, growth)
 
 
-def _tables(report: Report) -> Iterator[str]:
-    if report.results:
-        yield _table(
-            ("", "speed", "quartiles", "CPU", "calls/s here"),
-            [
-                (
-                    str(result.cell),
-                    *_show(result.speed),
-                    f"{result.cpu.median:.2f}",
-                    f"{result.rate:,.0f}",
-                )
-                for result in report.results
-            ],
-        )
-    if report.fairness:
-        yield _table(
-            ("99 of 100 calls of 16 B beside 64 MiB", "alone", "beside", "ratio", "quartiles", "MiB/s of 64 MiB"),
-            [
-                (
-                    each.mode,
-                    f"{each.alone * 1000:.2f} ms",
-                    f"{each.beside * 1000:.2f} ms",
-                    *_show(each.ratio),
-                    f"{each.rate / 1024 / 1024:,.0f}",
-                )
-                for each in report.fairness
-            ],
-        )
-    for curve in report.curves:
-        head = (curve.name, curve.unit, *((f"times {curve.against}", "quartiles") if curve.against else ()))
-        yield _table(
-            head,
-            [
-                (
-                    show_size(point.at) if "bytes" in curve.name else f"{point.at:,}",
-                    f"{point.value:,.2f}",
-                    *(() if point.ratio is None else _show(point.ratio)),
-                )
-                for point in curve.points
-            ],
-        )
-
-
-def _show(figure: Figure) -> tuple[str, str]:
-    return f"{figure.median:.2f}", f"{figure.low:.2f} … {figure.high:.2f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _show(table: Table) -> str:
     """Columns; all but the first are numbers."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
     return "\n".join(
         "  ".join(
             [line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))]
         )
-        for line in (head, *rows)
+        for line in (table.head, *table.rows)
     )
 
 

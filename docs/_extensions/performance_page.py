@@ -1,0 +1,107 @@
+# The directives of docs/performance.rst, made from the results files below bench/ when the documentation is built:
+#
+#     .. performance-picture::            everything that `orc-trio bench` measures, drawn
+#     .. performance-tables:: SECTION     cells, fairness or growth, as tables
+#     .. performance-peers::              other libraries
+#     .. performance-profiles::           where the time goes
+#     .. performance-machine::            what it was measured on
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+from docutils import nodes
+from scoreboard_page import table
+from sphinx.util.docutils import SphinxDirective
+
+from orc_trio.bench.figures import show_size
+from orc_trio.bench.plots import draw
+from orc_trio.bench.report import Report
+from orc_trio.bench.tables import tables
+
+BENCH = Path(__file__).parents[2] / "bench"
+RESULTS = BENCH / "results.json"
+PEERS = BENCH / "speed" / "results.json"
+PROFILES = BENCH / "profiles.json"
+
+
+class FromResults(SphinxDirective):
+    """What the directives share."""
+
+    def noted(self, path: Path) -> Path:
+        """A results file; the page is made again when it has changed."""
+        self.env.note_dependency(str(path))
+        return path
+
+
+class Picture(FromResults):
+    """Renders everything as a picture."""
+
+    def run(self) -> list[nodes.Node]:
+        """Put it into the page."""
+        written = io.StringIO()
+        draw(Report.load(self.noted(RESULTS))).savefig(written, format="svg", metadata={"Date": None})
+        svg = written.getvalue()
+        return [nodes.raw("", f'<div class="sb-scroll">{svg[svg.index("<svg") :]}</div>', format="html")]
+
+
+class Tables(FromResults):
+    """Renders a section."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Its tables."""
+        report = Report.load(self.noted(RESULTS))
+        parts = {
+            "cells": Report(report.plan, results=report.results),
+            "fairness": Report(report.plan, fairness=report.fairness),
+            "growth": Report(report.plan, curves=report.curves),
+        }
+        return [
+            table(each.head, [[(text, "") for text in row] for row in each.rows])
+            for each in tables(parts[self.arguments[0]])
+        ]
+
+
+class Profiles(FromResults):
+    """Renders where the time goes."""
+
+    def run(self) -> list[nodes.Node]:
+        """A column for each cell, the most expensive room of all first."""
+        document = json.loads(self.noted(PROFILES).read_text(encoding="utf-8"))
+        return [table(*profile_table(document["cells"]))]
+
+
+def profile_table(cells: list[dict[str, Any]]) -> tuple[list[str], Iterator[list[tuple[str, str]]]]:
+    """The headings, and the rows."""
+    rooms = {room for cell in cells for room in cell["shares"]}
+    by_cost = sorted(rooms, key=lambda room: -sum(cell["shares"].get(room, 0) for cell in cells))
+    rows = ([(room, ""), *((f"{cell['shares'].get(room, 0):.0%}", "") for cell in cells)] for room in by_cost)
+    return ["Room", *(f"{cell['calls']} × {show_size(cell['size'])}" for cell in cells)], rows
+
+
+class Machine(FromResults):
+    """Renders what it was measured on."""
+
+    def run(self) -> list[nodes.Node]:
+        """One sentence."""
+        report = Report.load(self.noted(RESULTS))
+        versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+        where = "{system} {release}, {machine}, {cores} cores".format(**report.machine)
+        plan = "{sets} pairs of processes, {rounds} slices of {seconds:g} s in each".format(**attrs.asdict(report.plan))
+        return [nodes.paragraph("", f"Measured on {where}; {versions}; {plan}.")]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the directives; the stylesheet is the scoreboard's."""
+    app.add_directive("performance-picture", Picture)
+    app.add_directive("performance-tables", Tables)
+    app.add_directive("performance-profiles", Profiles)
+    app.add_directive("performance-machine", Machine)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
