@@ -132,7 +132,7 @@ async def _failing(number: int, plan: Plan) -> Point:
                 for what in (ours, theirs) if turn else (theirs, ours):
                     what.append(await (_fail(server, number) if what is ours else _cancel(number)))
     ratio = Figure.of([our / their for our, their in zip(ours, theirs, strict=True)])
-    return Point(number, statistics.median(ours) / number * 1e6, ratio)
+    return Point(number, statistics.median(ours) / number * 1e6, ratio)  # noqa: ASYNC910
 
 
 async def _fail(server: Server, number: int) -> float:
