@@ -309,7 +309,7 @@ class Connection:
             self._latch_time = trio.current_time()
         self._transport.max_payload = self._limits.max_message
         self._handlers.begin()
-        nursery.start_soon(self._pumps.run, name="orc_trio pumps")
+        self._pumps.start(nursery)
 
     def _fix_end(self, timed_out: bool) -> None:
         cause = self.latch(DisconnectReason(DisconnectKind.INTERNAL_ERROR))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cached_property
 
 import trio
 
@@ -64,13 +65,20 @@ class Dispatcher:
     ) -> None:
         self._lookup = lookup
         self._keepalive = keepalive
-        self._limiter = trio.CapacityLimiter(max_threads)
-        self._nested_limiter = trio.CapacityLimiter(float("inf"))
+        self._max_threads = max_threads
         self._max_nested_threads = max_nested_threads
         self._nested_threads: set[object] = set()
         self._running: dict[object, str] = {}
         self.conversation: object = None
         """What the calls come by, if they are not marked as a connection's."""
+
+    @cached_property
+    def _limiter(self) -> trio.CapacityLimiter:
+        return trio.CapacityLimiter(self._max_threads)
+
+    @cached_property
+    def _nested_limiter(self) -> trio.CapacityLimiter:
+        return trio.CapacityLimiter(float("inf"))
 
     @property
     def running(self) -> tuple[str, ...]:

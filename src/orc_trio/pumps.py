@@ -64,7 +64,8 @@ class Pumps:
         self._idle = False  # the writer waits for output, and nothing is left over
         self._left_over = False
         self._broken: BaseException | None = None
-        self._scope = trio.CancelScope()
+        self._scopes = (trio.CancelScope(), trio.CancelScope())
+        self._running = len(self._scopes)
         self.done: trio.Event = trio.Event()
         """Set when both have ended."""
         self._activity = transport.activity
@@ -112,36 +113,30 @@ class Pumps:
         self._activity, self._heard, self._pings = activity, False, 0
         return found
 
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start both in the connection's nursery.  Cancelling it ends both; a message may be torn then."""
+        reading, writing = self._scopes
+        nursery.start_soon(self._guard, self._read, reading, name="orc_trio reader")
+        nursery.start_soon(self._guard, self._write, writing, name="orc_trio writer")
+
     def stop(self) -> None:
         """Let go of whatever they wait for."""
-        self._scope.cancel()
+        for scope in self._scopes:
+            scope.cancel()
 
     @uninterrupted
-    async def run(self) -> None:
-        """Run both, until both have ended.
-
-        Checkpoints:
-            Always.
-
-        Cancellation:
-            Ends both; a message may be torn then.
-        """
+    async def _guard(self, task: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:  # noqa: ASYNC910
         try:
-            with self._scope:
-                async with trio.open_nursery(strict_exception_groups=True) as nursery:
-                    nursery.start_soon(self._guard, self._read, name="orc_trio reader")
-                    nursery.start_soon(self._guard, self._write, name="orc_trio writer")
-        finally:
-            self.done.set()
-
-    @uninterrupted
-    async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:  # noqa: ASYNC910
-        try:
-            await task()
+            with scope:
+                await task()
         except trio.Cancelled:
             raise
         except BaseException as exc:
             self._fail(exc)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self.done.set()
 
     async def _read(self) -> None:  # noqa: ASYNC910
         hung_up = False
