@@ -49,7 +49,7 @@ _log = logging.getLogger("orc_trio")
 Answer: TypeAlias = Value | Failed | Refused | Cancelled
 _TOO_LATE: Final[Answer] = Failed(DEADLINE_EXCEEDED, "the caller's deadline had passed")
 """The answer of a call that was cancelled before its function was called, or by its deadline."""
-_PARKED_MAX: Final = 64
+_PARKED_MAX: Final = 256
 _PARKED: Final = object()
 
 

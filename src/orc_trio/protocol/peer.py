@@ -78,7 +78,6 @@ from orc_trio.wire.messages import U64_MAX, Message, Opcode, PartOf, new_message
 
 __all__ = ["Peer"]
 
-_LITTLE: Final = 2
 _MUCH: Final = 16
 
 
@@ -224,8 +223,12 @@ class Peer:
 
     @property
     def worth_sending(self) -> bool:
-        """Whether to send at once: little is in flight, so that little can be added in a moment; or much is queued."""
-        return len(self._pending.placed) + len(self._served.calls) <= _LITTLE or len(self._outbox.entries) >= _MUCH
+        """Whether to send at once: much is queued; or half of what little there is in flight.
+
+        Then the peer can work on the one half while the other half is made here.
+        """
+        queued = len(self._outbox.entries)
+        return queued >= _MUCH or len(self._pending.placed) + len(self._served.calls) <= min(2 * queued, _MUCH)
 
     @property
     def hang_up_taken(self) -> bool:
