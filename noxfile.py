@@ -214,6 +214,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def profiles(session: nox.Session) -> None:
+    """See where the time of a call goes, by room (2 minutes), for the documentation."""
+    session.install("-e", ".", "py-spy>=0.4.1")
+    session.run("python", "-m", "profiles", *session.posargs, env={"PYTHONPATH": "bench"})
+
+
+@nox.session
 def gate(session: nox.Session) -> None:
     """Measure, and fail if a ratio is much worse than the one in the documentation."""
     session.install(".")

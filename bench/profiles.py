@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -88,6 +89,14 @@ def count(stacks: str) -> Counter[str]:
         if "(<frozen importlib" not in frames:  # not yet running
             found[room(frames.rpartition(";")[2])] += int(number)
     return found
+
+
+def table(cells: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The headings and the rows: a room in each, that with the most to do in all cells first."""
+    rooms = {room for cell in cells for room in cell["shares"]}
+    by_cost = sorted(rooms, key=lambda room: -sum(cell["shares"].get(room, 0) for cell in cells))
+    head = ["Room", *(f"{cell['calls']} × {show_size(cell['size'])}" for cell in cells)]
+    return head, [[room, *(f"{cell['shares'].get(room, 0):.0%}" for cell in cells)] for room in by_cost]
 
 
 def room(frame: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from docutils import nodes
 from scoreboard_page import table
 from sphinx.util.docutils import SphinxDirective
 
-from orc_trio.bench.figures import show_size
+import profiles
 from orc_trio.bench.plots import draw
 from orc_trio.bench.report import Report
 from orc_trio.bench.tables import tables
@@ -27,7 +26,6 @@ from orc_trio.bench.tables import tables
 BENCH = Path(__file__).parents[2] / "bench"
 RESULTS = BENCH / "results.json"
 PEERS = BENCH / "speed" / "results.json"
-PROFILES = BENCH / "profiles.json"
 
 
 class FromResults(SphinxDirective):
@@ -74,16 +72,9 @@ class Profiles(FromResults):
 
     def run(self) -> list[nodes.Node]:
         """A column for each cell, the most expensive room of all first."""
-        document = json.loads(self.noted(PROFILES).read_text(encoding="utf-8"))
-        return [table(*profile_table(document["cells"]))]
-
-
-def profile_table(cells: list[dict[str, Any]]) -> tuple[list[str], Iterator[list[tuple[str, str]]]]:
-    """The headings, and the rows."""
-    rooms = {room for cell in cells for room in cell["shares"]}
-    by_cost = sorted(rooms, key=lambda room: -sum(cell["shares"].get(room, 0) for cell in cells))
-    rows = ([(room, ""), *((f"{cell['shares'].get(room, 0):.0%}", "") for cell in cells)] for room in by_cost)
-    return ["Room", *(f"{cell['calls']} × {show_size(cell['size'])}" for cell in cells)], rows
+        document = json.loads(self.noted(profiles.FILE).read_text(encoding="utf-8"))
+        head, rows = profiles.table(document["cells"])
+        return [table(head, [[(text, "") for text in row] for row in rows])]
 
 
 class Machine(FromResults):
