@@ -214,6 +214,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_peers(session: nox.Session) -> None:
+    """Compare with other libraries (10 minutes); only those named after `--`, for example `rpyc`."""
+    session.install("-e", ".")
+    cache = session.cache_dir / "scoreboard"
+    session.run("python", "-m", "speed", "--cache", str(cache), *session.posargs, env={"PYTHONPATH": "bench"})
+
+
+@nox.session
 def profiles(session: nox.Session) -> None:
     """See where the time of a call goes, by room (2 minutes), for the documentation."""
     session.install("-e", ".", "py-spy>=0.4.1")

@@ -12,10 +12,9 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from scoreboard.cell import plain
-from scoreboard.peers import Peer
 
 _MARK: Final = "finished"
 _CHATTER: Final = ("WARNING", "[notice]")
@@ -23,6 +22,18 @@ _CHATTER: Final = ("WARNING", "[notice]")
 
 class InstallError(Exception):
     """A peer that cannot be installed; the text is pip's last line."""
+
+
+class Installed(Protocol):
+    """What is to be installed."""
+
+    @property
+    def distribution(self) -> str:
+        """What the version is read from."""
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """What pip installs."""
 
 
 class Environment:
@@ -38,7 +49,7 @@ class Environment:
         self.version = version
 
 
-def prepare(peer: Peer, cache: Path) -> Environment:
+def prepare(peer: Installed, cache: Path) -> Environment:
     """The peer's environment in this cache; it is made if it is not there.
 
     Raises:

@@ -2,7 +2,7 @@
 #
 #     .. performance-picture::            everything that `orc-trio bench` measures, drawn
 #     .. performance-tables:: SECTION     cells, fairness or growth, as tables
-#     .. performance-peers::              other libraries
+#     .. performance-peers::              how much faster than other libraries
 #     .. performance-profiles::           where the time goes
 #     .. performance-machine::            what it was measured on
 
@@ -19,6 +19,7 @@ from scoreboard_page import table
 from sphinx.util.docutils import SphinxDirective
 
 import profiles
+from orc_trio.bench.figures import show_size
 from orc_trio.bench.plots import draw
 from orc_trio.bench.report import Report
 from orc_trio.bench.tables import tables
@@ -67,6 +68,31 @@ class Tables(FromResults):
         ]
 
 
+class Peers(FromResults):
+    """Renders how much faster than others we are."""
+
+    def run(self) -> list[nodes.Node]:
+        """A row for each peer, a column for each cell; then what could not be measured."""
+        report = Report.load(self.noted(PEERS))
+        cells = list(dict.fromkeys((result.cell.calls, result.cell.size) for result in report.results))
+        names = dict.fromkeys((result.cell.against, result.cell.kind) for result in report.results)
+        found = {(result.cell.against, result.cell.calls, result.cell.size): result for result in report.results}
+        rows = []
+        for name, kind in names:
+            texts = [name + (" (TCP)" if kind == "tcp" else ""), report.versions.get(name, "")]
+            for cell in cells:
+                result = found.get((name, *cell))
+                texts.append("–" if result is None else _two_digits(result.speed.median))
+            rows.append([(text, "") for text in texts])
+        head = ["Against", "Version", *(f"{calls} × {show_size(size)}" for calls, size in cells)]
+        problems = [nodes.list_item("", nodes.paragraph("", f"{what}: {why}")) for what, why in report.problems.items()]
+        return [table(head, rows), *([nodes.bullet_list("", *problems)] if problems else [])]
+
+
+def _two_digits(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
+
+
 class Profiles(FromResults):
     """Renders where the time goes."""
 
@@ -93,6 +119,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Register the directives; the stylesheet is the scoreboard's."""
     app.add_directive("performance-picture", Picture)
     app.add_directive("performance-tables", Tables)
+    app.add_directive("performance-peers", Peers)
     app.add_directive("performance-profiles", Profiles)
     app.add_directive("performance-machine", Machine)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,7 +13,7 @@ from orc_trio.bench.figures import Figure, Plan, show_size
 from orc_trio.bench.processes import Slice, open_server, take_slice
 from orc_trio.bench.subjects import SUBJECTS
 
-__all__ = ["CELLS", "Cell", "Result", "measure"]
+__all__ = ["CELLS", "SIZES", "Cell", "Result", "measure"]
 
 _KIB, _MIB = 1024, 1024 * 1024
 
@@ -41,6 +41,7 @@ class Cell:
 
 
 SIZES: Final = (16, _KIB, 64 * _KIB, _MIB)
+"""In bytes."""
 CELLS: Final = (
     *(Cell("orc_trio", "floor", kind, 1, size) for kind in ("unix", "tcp") for size in SIZES),
     *(Cell("orc_trio", "floor", "unix", 64, size) for size in SIZES),
@@ -49,6 +50,7 @@ CELLS: Final = (
     Cell("orc_trio, upload", "floor, upload", "unix", 1, 64 * _MIB),
     *(Cell("skeleton", "floor", "unix", calls, 16) for calls in (1, 64)),
 )
+"""What ``orc-trio bench`` measures."""
 
 
 @attrs.frozen

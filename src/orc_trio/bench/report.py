@@ -49,6 +49,7 @@ class Report:
         curves: How things grow.
         machine: Where.
         versions: Of Python, and of the packages that matter.
+        problems: What could not be measured, and why.
     """
 
     plan: Plan
@@ -57,6 +58,7 @@ class Report:
     curves: list[Curve] = attrs.Factory(list)
     machine: Mapping[str, str | int] = attrs.Factory(_machine)
     versions: Mapping[str, str] = attrs.Factory(_versions)
+    problems: Mapping[str, str] = attrs.Factory(dict)
 
     def save(self, path: Path) -> None:
         """Write it as JSON.
@@ -89,6 +91,7 @@ class Report:
                 ],
                 document["machine"],
                 document["versions"],
+                document["problems"],
             )
         except (ValueError, LookupError, TypeError) as exc:
             raise ValueError(f"not a report of orc-trio bench ({type(exc).__name__}: {exc})") from exc
