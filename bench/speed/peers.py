@@ -31,7 +31,7 @@ class Peer(NamedTuple):
 PEERS: Final = (
     Peer("floor", "trio", (), "peer_floor.py"),
     Peer("asyncio + msgpack", "msgpack", ("msgpack==1.2.4",), "peer_msgpack.py"),
-    Peer("Pyro5", "Pyro5", ("Pyro5==5.17", "msgpack==1.2.4"), "peer_pyro5.py"),
+    Peer("Pyro5", "Pyro5", ("Pyro5==5.17",), "peer_pyro5.py"),
     Peer("rpyc", "rpyc", ("rpyc==6.0.2",), "peer_rpyc.py"),
     Peer("pycapnp", "pycapnp", ("pycapnp==2.2.4",), "peer_pycapnp.py"),
     Peer("grpcio.aio", "grpcio", ("grpcio==1.85.1",), "peer_grpcio.py"),

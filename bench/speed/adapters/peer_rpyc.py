@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import rpyc
 from ends import listening, main, near_threads
+from rpyc.core.channel import Channel
 from rpyc.utils.server import ThreadedServer
+
+Channel.COMPRESSION_THRESHOLD = sys.maxsize  # random bytes cannot be compressed; to try takes most of the time
 
 
 def connect(address: str) -> Callable[[bytes], object]:
