@@ -92,6 +92,64 @@ async def test_others_have_their_turn() -> None:
     await other.aclose()
 
 
+FULL = [FIRST, call(1, 64 * 1024)]
+"""As much as is read at once: whoever has read that, looks for more."""
+
+
+async def test_many_messages_of_one_wait() -> None:
+    """What is there is taken in one go, up to a bound; and then what has come meanwhile."""
+    one, other = map(SocketTransport, streams())
+    messages = [*FULL, *(call(seq, 1000) for seq in range(2, 60))]
+    assert one.send_now(messages)
+    batches = [await other.receive()]
+    assert len(batches[0]) == len(messages)
+    sent = [call(seq, 20_000) for seq in range(100)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.send, sent)
+        while sum(map(len, batches)) < len(messages) + len(sent):
+            batches.append(await other.receive())
+    assert max(sum(len(message.payload) for message in batch) for batch in batches) < 512 * 1024
+    await one.aclose()
+    await other.aclose()
+
+
+async def test_the_end_behind_messages() -> None:
+    """G16: Messages, found together with the end behind them: they come first; then the end, as what it was."""
+    stream, other = streams()
+    transport = SocketTransport(other)
+    await stream.send_all(b"".join(map(encode, FULL)))
+    await stream.send_eof()
+    assert await receive(transport, 2) == FULL
+    assert await transport.receive() == []
+    await stream.aclose()
+    await transport.aclose()
+
+    stream, other = streams()
+    transport = SocketTransport(other)
+    assert transport.send_now([FIRST])  # the other end closes with this unread: a reset
+    await stream.send_all(b"".join(map(encode, FULL)))
+    await stream.aclose()
+    assert await receive(transport, 2) == FULL
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await transport.receive()
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+    await transport.aclose()
+
+
+async def test_garbage_behind_messages() -> None:
+    """G25: Messages, found together with garbage behind them: they come first."""
+    stream, other = streams()
+    transport = SocketTransport(other)
+    await stream.send_all(b"".join(map(encode, FULL)) + b"garbage" * 10_000)
+    assert await receive(transport, 2) == FULL
+    with pytest.raises(orc_trio.RemoteProtocolError):
+        await transport.receive()
+    await stream.aclose()
+    assert await transport.receive() == []
+    await transport.aclose()
+
+
 async def test_a_message_over_the_limit() -> None:
     """G25: Messages before one that is too large are delivered; then comes the error; the rest is dropped."""
     stream, other = streams()

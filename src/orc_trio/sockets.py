@@ -7,8 +7,8 @@ Rules
 -----
 * What can be sent at once is sent at once, by whoever has something to send (`send_now`); the writer's task waits for
   the rest.  The rest stays at the head of the queue, so no message is torn by another (G3).
-* One read after each wait, so that a socket that always has something does not keep the others waiting; of a large
-  payload up to `_TURN` bytes, straight into its own buffer.
+* After each wait up to `_TURN` bytes are read, so that a socket that always has something does not keep the others
+  waiting; a large payload straight into its own buffer.
 * Neither copies a large payload.
 
 It refuses nothing: whoever uses the stream beside it breaks the connection.
@@ -23,14 +23,15 @@ from typing import Final
 import trio
 
 from orc_trio.abc import MessageTransport
+from orc_trio.exceptions import RemoteProtocolError
 from orc_trio.streams import JOIN_UP_TO, StreamTransport
 from orc_trio.wire.framing import HEAD_SIZE, FrameDecoder, encode_head
 from orc_trio.wire.messages import Message
 
 __all__ = ["SocketTransport", "as_transport"]
 
-_READ_SIZE: Final = 64 * 1024 + HEAD_SIZE
-"""A message of 64 KiB can come in one read."""
+_READ_SIZE: Final = 64 * 1024 + 2 * HEAD_SIZE
+"""A message of 64 KiB can come in one read, and it can be seen that there is no more."""
 _TURN: Final = 256 * 1024
 """After so many bytes it is the others' turn."""
 _MOST_BUFFERS: Final = 64
@@ -50,6 +51,7 @@ class SocketTransport(StreamTransport):
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
         self._rest: list[bytes | memoryview] = []
+        self._late: OSError | None = None
 
     def send_now(self, messages: Sequence[Message]) -> bool:
         """Send messages as far as that goes without waiting; see `MessageTransport.send_now`.
@@ -148,23 +150,49 @@ class SocketTransport(StreamTransport):
 
         Returns:
             The messages that became complete; None: nothing will come any more.
+
+        Raises:
+            RemoteProtocolError: Malformed bytes.
+            OSError: Nothing can be read; `BlockingIOError`: nothing is there.
         """
+        if self._late is not None:
+            raise self._late
         messages: list[Message] = []
         turn = _TURN
-        if decoder.at_boundary or self._garbage or decoder.wanted() is None:
-            data = os.read(number, _READ_SIZE)
-            if not data:
-                return None
-            self.activity += 1
-            if not self._garbage:
-                messages = self._decode(decoder.feed, data)
-        while not messages and turn > 0 and (wanted := decoder.wanted()) is not None and not self._garbage:
-            size = os.readv(number, [wanted])
+        while turn > 0:
+            wanted = None if self._garbage else decoder.wanted()
+            try:
+                if wanted is None:
+                    data = os.read(number, _READ_SIZE)
+                    size = len(data)
+                else:
+                    data = b""
+                    size = os.readv(number, [wanted])
+            except BlockingIOError:
+                if turn == _TURN:
+                    raise
+                break
+            except OSError as exc:
+                if not messages:
+                    raise
+                self._late = exc  # they come first; and the system tells it once
+                break
             if not size:
-                return None
+                return messages or None  # found again by the next read
             self.activity += 1
-            messages = self._decode(decoder.filled, size)
             turn -= size
+            try:
+                if wanted is not None:
+                    messages += decoder.filled(size)
+                elif not self._garbage:
+                    messages += decoder.feed(data)
+            except RemoteProtocolError:
+                if messages:  # they come first; the error is raised by the next call
+                    break
+                self._garbage = True
+                raise
+            if wanted is None and size < _READ_SIZE:
+                break
         return messages
 
     def _fileno(self) -> int:
