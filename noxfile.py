@@ -224,7 +224,7 @@ def bench_peers(session: nox.Session) -> None:
 @nox.session
 def profiles(session: nox.Session) -> None:
     """See where the time of a call goes, by room (2 minutes), for the documentation."""
-    session.install("-e", ".", "py-spy>=0.4.1")
+    session.install("-e", ".")
     session.run("python", "-m", "profiles", *session.posargs, env={"PYTHONPATH": "bench"})
 
 
