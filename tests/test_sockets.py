@@ -99,6 +99,8 @@ FULL = [FIRST, call(1, 64 * 1024)]
 async def test_many_messages_of_one_wait() -> None:
     """What is there is taken in one go, up to a bound; and then what has come meanwhile."""
     one, other = map(SocketTransport, streams())
+    assert one.send_now(FULL)
+    assert await receive(other, 2) == FULL
     messages = [*FULL, *(call(seq, 1000) for seq in range(2, 60))]
     assert one.send_now(messages)
     batches = [await other.receive()]
