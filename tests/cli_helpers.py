@@ -105,4 +105,4 @@ def executor(spec: str, wrappers: dict[str, Callable[[bytes], object]]) -> Itera
     yield
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert failed == []
+    assert not failed, failed
