@@ -136,8 +136,6 @@ class SocketTransport(StreamTransport):
                 raise trio.ClosedResourceError("the socket was closed")
             try:
                 messages = self._read(number, decoder)
-            except BlockingIOError:
-                continue
             except OSError as exc:
                 raise trio.BrokenResourceError from exc
             if messages is None:
@@ -153,7 +151,7 @@ class SocketTransport(StreamTransport):
 
         Raises:
             RemoteProtocolError: Malformed bytes.
-            OSError: Nothing can be read; `BlockingIOError`: nothing is there.
+            OSError: Nothing can be read.
         """
         if self._late is not None:
             raise self._late
@@ -169,8 +167,6 @@ class SocketTransport(StreamTransport):
                     data = b""
                     size = os.readv(number, [wanted])
             except BlockingIOError:
-                if turn == _TURN:
-                    raise
                 break
             except OSError as exc:
                 if not messages:
