@@ -26,7 +26,7 @@ from typing import Any, Final
 import trio
 
 from orc_trio.bench.figures import show_size
-from orc_trio.bench.subjects import SUBJECTS, RoundTrip
+from orc_trio.bench.subjects import RoundTrip, open_here
 
 FILE: Final = Path(__file__).with_name("profiles.json")
 CELLS: Final = ((1, 16), (64, 16), (1, 1024 * 1024))
@@ -94,17 +94,11 @@ async def look(calls: int, size: int, seconds: float) -> Counter[str]:
     Returns:
         How often each room was seen running.
     """
-    subject = SUBJECTS["orc_trio"]
-    near, far = trio.socket.socketpair()
     seen: Counter[tuple[str, int]] = Counter()
 
     def count(_number: int, frame: FrameType | None) -> None:
         if frame is not None:
             seen[frame.f_code.co_filename, frame.f_lineno] += 1
-
-    async def connect() -> trio.SocketStream:
-        await trio.lowlevel.checkpoint()
-        return trio.SocketStream(near)
 
     async def go_on(round_trip: RoundTrip, until: float) -> None:
         payload = bytes(size)
@@ -117,14 +111,12 @@ async def look(calls: int, size: int, seconds: float) -> Counter[str]:
             for round_trip in round_trips:
                 nursery.start_soon(go_on, round_trip, until)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(subject.serve, trio.SocketStream(far))
-        async with subject.open(connect, calls) as round_trips:
-            await all_go_on(round_trips, time.monotonic() + _WARM_UP)
-            signal.signal(signal.SIGPROF, count)
-            signal.setitimer(signal.ITIMER_PROF, _EVERY, _EVERY)
-            await all_go_on(round_trips, time.monotonic() + seconds)
-            signal.setitimer(signal.ITIMER_PROF, 0)
+    async with open_here("orc_trio", calls) as round_trips:
+        await all_go_on(round_trips, time.monotonic() + _WARM_UP)
+        signal.signal(signal.SIGPROF, count)
+        signal.setitimer(signal.ITIMER_PROF, _EVERY, _EVERY)
+        await all_go_on(round_trips, time.monotonic() + seconds)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     rooms: Counter[str] = Counter()
     for (path, line), number in seen.items():
         rooms[room(path, line)] += number

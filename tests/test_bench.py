@@ -21,7 +21,7 @@ from orc_trio.bench.fairness import MODES, Fairness, measure_fairness
 from orc_trio.bench.figures import Figure, Plan
 from orc_trio.bench.growth import GROWTHS, Curve, Growth, Point
 from orc_trio.bench.report import Report, regressions
-from orc_trio.bench.subjects import SUBJECTS
+from orc_trio.bench.subjects import SUBJECTS, open_here
 
 SHORT = Plan(sets=1, rounds=2, seconds=0.02)
 
@@ -112,27 +112,16 @@ async def test_every_subject_is_measured(cell: Cell) -> None:
 @pytest.mark.parametrize("size", [16, 20_000])
 async def test_the_skeleton_gives_everybody_his_own(size: int) -> None:
     """Many at once, also when the socket takes no more for a while: each caller gets what it sent."""
-    subject = SUBJECTS["skeleton"]
-    ours, theirs = trio.socket.socketpair()
-
-    async def connect() -> trio.SocketStream:
-        await trio.lowlevel.checkpoint()
-        return trio.SocketStream(ours)
-
     with no_hang():
-        async with trio.open_nursery() as nursery:
-            other = trio.SocketStream(theirs)
-            nursery.start_soon(subject.serve, other)
-            async with subject.open(connect, 40) as round_trips, trio.open_nursery() as callers:
+        async with open_here("skeleton", 40) as round_trips, trio.open_nursery() as callers:
 
-                async def check(number: int) -> None:
-                    for _ in range(3):
-                        payload = bytes([number]) * size
-                        assert await round_trips[number](payload) == payload
+            async def check(number: int) -> None:
+                for _ in range(3):
+                    payload = bytes([number]) * size
+                    assert await round_trips[number](payload) == payload
 
-                for number in range(40):
-                    callers.start_soon(check, number)
-        await other.aclose()
+            for number in range(40):
+                callers.start_soon(check, number)
 
 
 async def test_fairness_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

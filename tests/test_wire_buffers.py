@@ -48,23 +48,15 @@ def test_more_than_there_is() -> None:
 # In a process of its own, whose memory has no history.
 FAULTS = """
 import resource, trio
-from orc_trio.bench.subjects import SUBJECTS
+from orc_trio.bench.subjects import open_here
 
 async def main():
-    subject = SUBJECTS["orc_trio"]
-    near, far = trio.socket.socketpair()
-
-    async def connect():
-        return trio.SocketStream(near)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(subject.serve, trio.SocketStream(far))
-        async with subject.open(connect, 1) as (round_trip,):
-            for _ in range(2):
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-                for _ in range(20):
-                    await round_trip(bytes(1024 * 1024))
-                faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    async with open_here("orc_trio", 1) as (round_trip,):
+        for _ in range(2):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(20):
+                await round_trip(bytes(1024 * 1024))
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     print(faults / 20)
 
 trio.run(main)

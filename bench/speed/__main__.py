@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Final
 import trio
 
 from orc_trio.bench.cells import SIZES, Cell, Result
-from orc_trio.bench.figures import Figure, Plan
-from orc_trio.bench.processes import Slice
+from orc_trio.bench.figures import Plan
+from orc_trio.bench.processes import Slice, take_turns
 from orc_trio.bench.report import Report
 from scoreboard.venvs import Environment, InstallError, prepare
 from speed.pair import BrokenPeerError, open_pair
@@ -48,15 +47,8 @@ async def measure(cell: Cell, ours: Sequence[str], theirs: Sequence[str], plan: 
         ):
             for warmed in (our, their):
                 await warmed.take_slice(plan.seconds / 2)
-            for turn in range(plan.rounds):
-                slices = [await pair.take_slice(plan.seconds) for pair in ((our, their) if turn % 2 else (their, our))]
-                found.append((slices[0], slices[1]) if turn % 2 else (slices[1], slices[0]))
-    return Result(
-        cell,
-        speed=Figure.of([our.rate / their.rate for our, their in found]),
-        cpu=Figure.of([our.cost / their.cost for our, their in found]),
-        rate=statistics.median(our.rate for our, _ in found),
-    )
+            found += await take_turns(our.take_slice, their.take_slice, plan)
+    return Result.of(cell, found)
 
 
 def compare(peer: Peer, environment: Environment, plan: Plan) -> Iterator[tuple[Cell, Result | str]]:
@@ -65,8 +57,8 @@ def compare(peer: Peer, environment: Environment, plan: Plan) -> Iterator[tuple[
     for cell in cells(peer):
         try:
             yield cell, trio.run(measure, cell, ours, theirs, plan)
-        except* BrokenPeerError as group:
-            yield cell, str(group.exceptions[0])
+        except BrokenPeerError as exc:
+            yield cell, str(exc)
 
 
 def forget(report: Report, peer: Peer) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
 from orc_trio.bench.figures import Figure, Plan, show_size
-from orc_trio.bench.processes import Slice, open_server, take_slice
+from orc_trio.bench.processes import Slice, open_server, take_slice, take_turns
 from orc_trio.bench.subjects import SUBJECTS
 
 __all__ = ["CELLS", "SIZES", "Cell", "Result", "measure"]
@@ -69,6 +71,16 @@ class Result:
     cpu: Figure
     rate: float
 
+    @classmethod
+    def of(cls, cell: Cell, pairs: Sequence[tuple[Slice, Slice]]) -> Result:
+        """Of at least two pairs of slices: the subject's, and the other's beside it."""
+        return cls(
+            cell,
+            speed=Figure.of([ours.rate / theirs.rate for ours, theirs in pairs]),
+            cpu=Figure.of([ours.cost / theirs.cost for ours, theirs in pairs]),
+            rate=statistics.median(ours.rate for ours, _ in pairs),
+        )
+
 
 async def measure(cell: Cell, plan: Plan) -> Result:
     """Measure a cell.
@@ -90,12 +102,7 @@ async def measure(cell: Cell, plan: Plan) -> Result:
     await trio.lowlevel.checkpoint()
     for _ in range(plan.sets):
         pairs += await _compare(cell, plan)
-    return Result(
-        cell,
-        speed=Figure.of([ours.rate / theirs.rate for ours, theirs in pairs]),
-        cpu=Figure.of([ours.cost / theirs.cost for ours, theirs in pairs]),
-        rate=statistics.median(ours.rate for ours, _ in pairs),
-    )
+    return Result.of(cell, pairs)
 
 
 async def _compare(cell: Cell, plan: Plan) -> list[tuple[Slice, Slice]]:
@@ -107,11 +114,7 @@ async def _compare(cell: Cell, plan: Plan) -> list[tuple[Slice, Slice]]:
         subject.open(server.connecting(cell.subject), cell.calls) as ours,
         against.open(server.connecting(cell.against), cell.calls) as theirs,
     ):
-        for warmed in (ours, theirs):
-            await take_slice(server, warmed, payload, plan.seconds / 4)
-        pairs = []
-        for number in range(plan.rounds):
-            order = (ours, theirs) if number % 2 else (theirs, ours)
-            slices = [await take_slice(server, each, payload, plan.seconds) for each in order]
-            pairs.append((slices[0], slices[1]) if number % 2 else (slices[1], slices[0]))
-        return pairs
+        take_ours, take_theirs = (partial(take_slice, server, each, payload) for each in (ours, theirs))
+        for warm_up in (take_ours, take_theirs):
+            await warm_up(plan.seconds / 4)
+        return await take_turns(take_ours, take_theirs, plan)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,11 @@ from pathlib import Path
 import attrs
 import trio
 
+from orc_trio.bench.figures import Plan
 from orc_trio.bench.server import CLOCK, TIME, connect
 from orc_trio.bench.subjects import SUBJECTS, Connect, RoundTrip
 
-__all__ = ["Server", "Slice", "open_server", "take_slice"]
+__all__ = ["Server", "Slice", "open_server", "take_slice", "take_turns"]
 
 
 @attrs.frozen
@@ -151,3 +152,34 @@ async def take_slice(server: Server, round_trips: Sequence[RoundTrip], payload: 
             nursery.start_soon(go_on, round_trip)
     took = time.perf_counter() - began
     return Slice(calls, took, await server.cpu() - cpu)
+
+
+async def take_turns(
+    ours: Callable[[float], Awaitable[Slice]], theirs: Callable[[float], Awaitable[Slice]], plan: Plan
+) -> list[tuple[Slice, Slice]]:
+    """Slices of the one and of the other, A B B A, each with its neighbour.
+
+    Args:
+        ours: Takes a slice of so many seconds.
+        theirs: The same, of what it is measured against.
+        plan: How many, and how long.
+
+    Raises:
+        BaseException: What one of the two raises.
+
+    Checkpoints:
+        If the two do.
+
+    Cancellation:
+        Is theirs.
+    """
+    pairs = []
+    for number in range(plan.rounds):
+        if number % 2:
+            our = await ours(plan.seconds)
+            their = await theirs(plan.seconds)
+        else:
+            their = await theirs(plan.seconds)
+            our = await ours(plan.seconds)
+        pairs.append((our, their))
+    return pairs  # noqa: ASYNC910

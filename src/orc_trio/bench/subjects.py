@@ -25,7 +25,7 @@ from orc_trio.registry import HandlerRegistry
 from orc_trio.session import open_session
 from orc_trio.transports import in_process_pair
 
-__all__ = ["LIMITS", "SUBJECTS", "WAIT", "Connect", "RoundTrip", "Subject"]
+__all__ = ["LIMITS", "SUBJECTS", "WAIT", "Connect", "RoundTrip", "Subject", "open_here"]
 
 RoundTrip: TypeAlias = Callable[[bytes], Awaitable[object]]
 """Sends a payload, and waits until it is back."""
@@ -149,3 +149,36 @@ SUBJECTS: Final = MappingProxyType(
     }
 )
 """By name."""
+
+
+@asynccontextmanager
+async def open_here(name: str, number: int) -> AsyncIterator[Sequence[RoundTrip]]:
+    """Both ends of a subject in this process, over one connection.
+
+    Args:
+        name: Of the subject.
+        number: Of round trips that shall be in flight at once.
+
+    Yields:
+        The round trips.
+
+    Checkpoints:
+        Entering and leaving, always.
+
+    Cancellation:
+        Ends it.
+    """
+    near, far = map(trio.SocketStream, trio.socket.socketpair())
+
+    async def connect() -> trio.SocketStream:
+        await trio.lowlevel.checkpoint()
+        return near
+
+    async def be_the_other_end() -> None:
+        async with far:
+            await SUBJECTS[name].serve(far)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_the_other_end)
+        async with SUBJECTS[name].open(connect, number) as round_trips:
+            yield round_trips

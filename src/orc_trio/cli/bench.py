@@ -57,7 +57,7 @@ def bench(
         names = "; ".join(name for name, _ in _steps())
         raise click.UsageError(f"--only: nothing is named like that; there are: {names}")
     before = None if compare is None else _load(compare)
-    draw = None if plot_path is None else _drawing(Path(plot_path))
+    draw = None if plot_path is None else _drawing(plot_path)
     report = Report(plan)
 
     async def work() -> int:
@@ -74,8 +74,8 @@ def bench(
         return status
     if json_path is not None:
         _write(report.save, json_path)
-    if plot_path is not None and draw is not None:
-        _write(partial(draw, report), plot_path)
+    if draw is not None:
+        draw(report)
     worse = [] if before is None else regressions(before, report, tolerance)
     for line in worse:
         click.echo(f"orc-trio: worse than before: {line}", err=True)
@@ -113,15 +113,15 @@ def _show(table: Table) -> str:
     )
 
 
-def _drawing(path: Path) -> Callable[[Report, Path], None]:
-    """What draws, if it can draw that."""
+def _drawing(path: str) -> Callable[[Report], None]:
+    """What draws to that file, if it can."""
     try:
         from orc_trio.bench import plots
     except ImportError as exc:
         raise Failure(f"--plot needs matplotlib: pip install 'orc-trio[plot]' ({exc})", ExitCode.USAGE) from exc
-    if path.suffix not in plots.formats():
+    if Path(path).suffix not in plots.formats():
         raise click.UsageError(f"--plot: {path}: the name must end in one of {', '.join(plots.formats())}")
-    return plots.save
+    return lambda report: _write(partial(plots.save, report), path)
 
 
 def _load(path: str) -> Report:
