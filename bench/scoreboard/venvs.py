@@ -17,11 +17,13 @@ from typing import Final, Protocol
 from scoreboard.cell import plain
 
 _MARK: Final = "finished"
+_PATIENCE: Final = 900.0
+"""Seconds for pip: some peers are compiled."""
 _CHATTER: Final = ("WARNING", "[notice]")
 
 
 class InstallError(Exception):
-    """A peer that cannot be installed; the text is pip's last line."""
+    """A peer that cannot be installed; the text is pip's last line, if it came to that."""
 
 
 class Installed(Protocol):
@@ -61,7 +63,11 @@ def prepare(peer: Installed, cache: Path) -> Environment:
     if not (folder / _MARK).exists():
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
-        done = _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.requirements)
+        pip = (str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        try:
+            done = _run(*pip, *peer.requirements)
+        except subprocess.TimeoutExpired as exc:
+            raise InstallError(f"pip was not done after {_PATIENCE:g} s") from exc
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(_CHATTER)]
             raise InstallError(plain(lines[-1] if lines else f"pip exited with status {done.returncode}"))
@@ -71,4 +77,4 @@ def prepare(peer: Installed, cache: Path) -> Environment:
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE)

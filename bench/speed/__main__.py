@@ -1,4 +1,7 @@
-"""Compare with other libraries: install each, and call by turns over ours and over theirs."""
+"""Compare with other libraries: install each, and call by turns over ours and over theirs.
+
+Progress goes to the standard error; at the end there is a table of what was measured, and of what could not be and why.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from orc_trio.bench.cells import SIZES, Cell, Result
 from orc_trio.bench.figures import Plan
 from orc_trio.bench.processes import Slice, take_turns
 from orc_trio.bench.report import Report
+from orc_trio.bench.tables import Table, tables
 from scoreboard.venvs import Environment, InstallError, prepare
 from speed.pair import BrokenPeerError, open_pair
 from speed.peers import ADAPTERS, PEERS, SUBJECT, Peer, chosen
@@ -65,7 +69,12 @@ def forget(report: Report, peer: Peer) -> None:
     """Take out what is known about a peer."""
     report.results = [result for result in report.results if result.cell.against != peer.name]
     report.versions = {name: version for name, version in report.versions.items() if name != peer.name}
-    report.problems = {what: why for what, why in report.problems.items() if what.partition(",")[0] != peer.name}
+    report.problems = {what: why for what, why in report.problems.items() if named(what) != peer.name}
+
+
+def named(problem: str) -> str:
+    """The peer that a problem is of."""
+    return problem.partition(",")[0]
 
 
 def main() -> None:
@@ -89,6 +98,8 @@ def main() -> None:
     for peer in peers:
         run(peer, arguments.cache, plan, report)
         report.save(arguments.results)
+    for text in summary(report, peers):
+        print(text)
 
 
 def run(peer: Peer, cache: Path, plan: Plan, report: Report) -> None:
@@ -113,7 +124,27 @@ def run(peer: Peer, cache: Path, plan: Plan, report: Report) -> None:
 
 def say(text: str) -> None:
     """A result, for whoever waits."""
-    print(text, flush=True)
+    print(text, file=sys.stderr, flush=True)
+
+
+def summary(report: Report, peers: Sequence[Peer]) -> Iterator[str]:
+    """What is known about these peers: a table, and a line for each problem."""
+    names = {peer.name for peer in peers}
+    for table in tables(Report(report.plan, [result for result in report.results if result.cell.against in names])):
+        yield show(table)
+    for what, why in report.problems.items():
+        if named(what) in names:
+            yield f"{what}: {why}"
+
+
+def show(table: Table) -> str:
+    """A table in columns; all but the first are numbers."""
+    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
+    return "\n".join(
+        line[0].ljust(widths[0])
+        + "".join(f"  {text:>{width}}" for text, width in zip(line[1:], widths[1:], strict=True))
+        for line in (table.head, *table.rows)
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Final
 import trio
 
 from orc_trio.bench.processes import Slice
+from scoreboard.cell import plain
 
 PATIENCE: Final = 30.0
 """Seconds for whatever has to happen, on top of a slice."""
@@ -52,12 +53,16 @@ class Program:
             while b"\n" not in self._unread:
                 data = await self._process.stdout.receive_some()
                 if not data:
-                    said = self._errors.read_text(errors="replace").strip().splitlines()
-                    raise BrokenPeerError(said[-1] if said else "it ended without a word")
+                    raise BrokenPeerError(self._last_words())
                 self._unread += data
             line, _, self._unread = self._unread.partition(b"\n")
             return line.decode()
         raise BrokenPeerError(f"nothing happened for {patience:g} s")
+
+    def _last_words(self) -> str:
+        lines = [line.strip(" |") for line in self._errors.read_text(errors="replace").splitlines()]
+        said = [line for line in lines if line.strip("+-")]  # what frames a group of exceptions says nothing
+        return plain(said[-1]) if said else "it ended without a word"
 
     async def write_line(self, text: str) -> None:
         """Tell it something; that it does not listen shows when its answer is read."""
@@ -88,8 +93,13 @@ class Pair:
         """
         before = self._near.cpu() + self._far.cpu()
         await self._near.write_line(f"{seconds}")
-        calls, took = (await self._near.read_line(seconds + PATIENCE)).split()
-        return Slice(int(calls), float(took), self._near.cpu() + self._far.cpu() - before)
+        said = await self._near.read_line(seconds + PATIENCE)
+        used = self._near.cpu() + self._far.cpu() - before
+        try:
+            calls, took = said.split()
+            return Slice(int(calls), float(took), used)
+        except ValueError as exc:
+            raise BrokenPeerError(plain(f"it said {said!r}")) from exc
 
 
 @asynccontextmanager

@@ -3,14 +3,15 @@
     python peer_NAME.py far ADDRESS              serves at a path (or elsewhere), and says where
     python peer_NAME.py near ADDRESS CALLS SIZE  calls: for each line on its input, as many seconds as that says
 
-The far program ends with its input.  The near one writes a line when it is ready, and one for each slice: how many
-calls there were, and how long it took.
+The near one writes a line when it is ready, and one for each slice: how many calls there were, and how long it took.
+Both end when their input is closed, whatever they are doing: nothing is left behind when what started them is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 import threading
 import time
@@ -26,15 +27,17 @@ Near = Callable[[str, int, int], None]
 
 def main(near: Near, far: Callable[[str], None]) -> None:
     """Be the one or the other."""
+    threading.Thread(target=_leave_with_input, daemon=True).start()
     if sys.argv[1] == "far":
-        threading.Thread(target=_leave_with_input, daemon=True).start()
         far(sys.argv[2])
     else:
         near(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
 
 
 def _leave_with_input() -> None:
-    sys.stdin.buffer.read()
+    poll = select.poll()
+    poll.register(0, 0)  # tells only that the other end was closed
+    poll.poll()
     os._exit(0)
 
 
@@ -94,14 +97,16 @@ def near_asyncio(connect: Connect) -> Near:
     return lambda *arguments: asyncio.run(work(*arguments))
 
 
-def near_trio(connect: Connect) -> Near:
-    """The near program of a library for Trio."""
+def near_trio(connect: Connect, *, answers: bool = True) -> Near:
+    """The near program of a library for Trio; what does not give answers does not let them be checked."""
     import trio
 
     async def work(address: str, calls: int, size: int) -> None:
         payload = os.urandom(size)
         async with connect(address, calls) as echoes:
-            await echoes[0](payload)
+            answer = await echoes[0](payload)
+            if answers:
+                check(payload, answer)
             for slice_ in slices():
 
                 async def go_on(echo: Echo, slice_: Slice = slice_) -> None:
@@ -123,16 +128,21 @@ def near_threads(connect: Callable[[str], Callable[[bytes], object]]) -> Near:
     def near(address: str, calls: int, size: int) -> None:
         payload = os.urandom(size)
         local = threading.local()
+        begun = threading.Barrier(calls)
+
+        def begin() -> None:
+            begun.wait()  # so no thread does this twice
+            local.echo = connect(address)
+            check(payload, local.echo(payload))
 
         def go_on(slice_: Slice) -> None:
-            if not hasattr(local, "echo"):
-                local.echo = connect(address)
-                check(payload, local.echo(payload))
             local.echo(payload)
             while slice_.counts():
                 local.echo(payload)
 
         with ThreadPoolExecutor(calls) as pool:
+            for done in [pool.submit(begin) for _ in range(calls)]:
+                done.result()
             for slice_ in slices():
                 for done in [pool.submit(go_on, slice_) for _ in range(calls)]:
                     done.result()

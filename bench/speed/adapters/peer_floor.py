@@ -44,4 +44,4 @@ def far(address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(near_trio(connect), far)
+    main(near_trio(connect, answers=False), far)
