@@ -215,7 +215,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_peers(session: nox.Session) -> None:
-    """Compare with other libraries (10 minutes); only those named after `--`, for example `rpyc`."""
+    """Compare with other libraries (20 minutes); only those named after `--`, for example `rpyc`."""
     session.install("-e", ".")
     cache = session.cache_dir / "scoreboard"
     session.run("python", "-m", "speed", "--cache", str(cache), *session.posargs, env={"PYTHONPATH": "bench"})

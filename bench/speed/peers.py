@@ -28,6 +28,15 @@ class Peer(NamedTuple):
     """How it connects: ``"unix"`` or ``"tcp"``; we do the same beside it."""
 
 
+# One of its requirements is a commit on GitHub, of its debugger: the release does as well here.  Trio 0.23 is the last
+# with `MultiError`.
+_TRACTOR: Final = (
+    "--no-deps", "tractor==0.1.0a5", "trio==0.23.2", "attrs==26.1.0", "idna==3.20", "outcome==1.3.0.post0",
+    "sniffio==1.3.1", "sortedcontainers==2.4.0", "async-generator==1.10", "trio-typing==0.10.0", "tricycle==0.3.0",
+    "colorlog==6.12.0", "wrapt==2.5.2", "msgspec==0.22.0", "pdbpp==0.12.1", "fancycompleter==0.11.1",
+    "pyrepl==0.11.5", "Pygments==2.21.0", "typing-extensions==4.16.0",
+)  # fmt: skip
+
 PEERS: Final = (
     Peer("floor", "trio", (), "peer_floor.py"),
     Peer("asyncio + msgpack", "msgpack", ("msgpack==1.2.4",), "peer_msgpack.py"),
@@ -37,6 +46,7 @@ PEERS: Final = (
     Peer("grpcio.aio", "grpcio", ("grpcio==1.85.1",), "peer_grpcio.py"),
     Peer("grpclib", "grpclib", ("grpclib==0.4.9", "protobuf==7.36.2"), "peer_grpclib.py"),
     Peer("purerpc", "purerpc", ("purerpc==0.8.0", "protobuf==7.36.2", "trio==0.35.0"), "peer_purerpc.py", "tcp"),
+    Peer("tractor", "tractor", _TRACTOR, "peer_tractor.py", "tcp"),
 )
 
 
