@@ -148,13 +148,12 @@ def test_an_interrupt_at_any_moment(say: Callable[[str, Mapping[str, int]], None
 
 
 def interrupted_by_alarm(main: Callable[[], Any]) -> BaseException:
-    """Run it, interrupted after a moment, whatever it is doing then."""
+    """Run it, interrupted by an alarm that it sets."""
 
     def interrupt(_number: int, _frame: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         trio.run(main)
     except BaseException as exc:
@@ -171,6 +170,7 @@ def test_code_of_the_users_that_never_comes_back(where: str) -> None:
     ends: list[orc_trio.DisconnectReason] = []
 
     def spin(*_args: object) -> bytes:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
         while True:
             pass
 
