@@ -56,7 +56,6 @@ __all__ = [
 
 _MARKER_SIZE: Final = 16
 _THREAD_GRACE: Final = 1.0
-_BYTES_LIKE: Final = (bytes, bytearray, memoryview)
 
 
 class LeakError(AssertionError):
@@ -267,19 +266,28 @@ def _bytes_in_sight() -> tuple[list[Any], list[object]]:
     Returns:
         These objects, and the containers among their holders that it does not track: those of nothing but atoms.
     """
+    bytes_like = _with_subclasses(bytes) | _with_subclasses(bytearray) | {memoryview}
+    wanted = bytes_like | {dict, tuple}
     found: dict[int, Any] = {}
     untracked: dict[int, object] = {}
-    # Comprehensions over types, since there may be millions.
     look = gc.get_referents(*gc.get_objects())
     while look:
-        bytes_like = {kind for kind in {type(thing) for thing in look} if issubclass(kind, _BYTES_LIKE)}
-        # Shorter ones are no piece that counts; one of them is the marker itself.
-        found |= {id(each): each for each in look if type(each) in bytes_like and _size(each) >= 2 * _MARKER_SIZE}
-        deeper = {id(each): each for each in look if type(each) in (dict, tuple) and not gc.is_tracked(each)}
+        deeper: dict[int, object] = {}
+        # First by type alone, since there may be millions.
+        for each in [each for each in look if type(each) in wanted]:
+            if type(each) in bytes_like:
+                if _size(each) >= 2 * _MARKER_SIZE:  # shorter ones are no piece that counts; one is the marker itself
+                    found[id(each)] = each
+            elif not gc.is_tracked(each):
+                deeper[id(each)] = each
         look = gc.get_referents(*(each for key, each in deeper.items() if key not in untracked))
         untracked |= deeper
     untracked.pop(id(untracked), None)  # a closure of this function holds it
     return list(found.values()), list(untracked.values())
+
+
+def _with_subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))
 
 
 def _size(each: Any) -> int:
