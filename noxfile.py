@@ -68,10 +68,12 @@ def clean(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests; on the lowest Python with branch coverage, of child processes and threads too."""
     session.install("-e", ".[jit,plot]", *group("tests"))
+    # The tests start Python some hundred times: what is compiled is kept, also where it is not to stand beside sources.
+    env = {"PYTHONDONTWRITEBYTECODE": None, "PYTHONPYCACHEPREFIX": str(session.cache_dir / "bytecode")}
     if session.python == MEASURED:
-        session.run("coverage", "run", "-m", "pytest", *PARALLEL, *session.posargs)
+        session.run("coverage", "run", "-m", "pytest", *PARALLEL, *session.posargs, env=env)
     else:
-        session.run("pytest", *PARALLEL, *session.posargs, env={"HYPOTHESIS_PROFILE": "quick"})
+        session.run("pytest", *PARALLEL, *session.posargs, env=env | {"HYPOTHESIS_PROFILE": "quick"})
 
 
 @nox.session
