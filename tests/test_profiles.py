@@ -32,7 +32,7 @@ def line_of(path: Path, text: str) -> tuple[str, int]:
         (line_of(TRIO / "_core" / "_run.py", "def reschedule"), "Trio: tasks, scopes, waiting"),
         (("<attrs generated methods trio._core._traps.WaitTaskRescheduled>", 28), "Trio: tasks, scopes, waiting"),
         (("<attrs generated methods orc_trio.calling.A>", 1), "calling, connection, controller: making a call"),
-        (line_of(SOURCE / "wire" / "framing.py", "def feed"), "wire: encoding, decoding, buffers"),
+        (line_of(SOURCE / "wire" / "decoding.py", "def feed"), "wire: encoding, decoding, buffers"),
         (line_of(SOURCE / "protocol" / "peer.py", "def receive"), "protocol: what may happen, and what follows"),
         (line_of(SOURCE / "calling.py", "def make_call"), "calling, connection, controller: making a call"),
         (line_of(SOURCE / "dispatch.py", "def serve"), "handlers, dispatch, session: serving a call"),

@@ -25,12 +25,9 @@ Rules of the reader
   build objects many times the size of the message.)
 * The length is checked against the limit before anything is allocated for it (G25).  Until the first message is
   complete, the limit is that of a setup message.
-* Bytes that arrive in the pieces of a large payload are copied once, into that payload's own buffer, and handed on as
-  a `memoryview` of it; a transport that can read into a buffer asks for the buffer and saves that copy.
-* Messages that were complete before a malformed one are delivered; the error comes after them.
+* What is cut, large or malformed is treated as the module `orc_trio.wire.decoding` says.
 
 Refused: indefinite lengths, tags, other types, wrong counts, trailing bytes inside a frame, lengths over the limit.
-After an error the decoder is dead: where the next message begins is not known any more.
 """
 
 from __future__ import annotations
@@ -38,8 +35,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from orc_trio.exceptions import LocalProtocolError, RemoteProtocolError
-from orc_trio.wire.buffers import new_buffer
+from orc_trio.exceptions import RemoteProtocolError
+from orc_trio.wire.decoding import Decoder
 from orc_trio.wire.messages import Message, new_message
 
 __all__ = ["FIRST_MESSAGE_MAX", "HEAD_SIZE", "OWN_BUFFER_FROM", "FrameDecoder", "encode", "encode_head"]
@@ -76,7 +73,7 @@ def encode(message: Message) -> bytes:
     return b"".join((encode_head(message), message.payload))
 
 
-class FrameDecoder:
+class FrameDecoder(Decoder[Message]):
     """Turns a stream of bytes, cut anywhere, into messages.
 
     Args:
@@ -85,95 +82,11 @@ class FrameDecoder:
     """
 
     def __init__(self, max_payload: int, *, first_max: int = FIRST_MESSAGE_MAX) -> None:
-        self.max_payload = max_payload
+        super().__init__(max_payload)
         self._first_max: int | None = first_max
-        self._rest = b""  # bytes of an incomplete message
-        self._rest_wants = 0  # how many bytes _parse needs before trying again makes sense
-        self._own: memoryview | None = None  # the buffer of one large payload (or whole frame) being received
-        self._own_head: tuple[int, int, int, int] | None = None  # None: _own holds a whole frame, not a payload
-        self._own_filled = 0
-        self._error: RemoteProtocolError | None = None
-
-    @property
-    def at_boundary(self) -> bool:
-        """Whether the bytes so far end exactly at the end of a message."""
-        return not self._rest and self._own is None
-
-    def raise_pending(self) -> None:
-        """Raise the error that followed the messages last returned, if there was one."""
-        if self._error is not None:
-            raise self._error
-
-    def wanted(self) -> memoryview | None:
-        """The unfilled part of the large message being received, for reading straight into it; else None."""
-        return None if self._own is None else self._own[self._own_filled :]
-
-    def filled(self, count: int) -> list[Message]:
-        """Say that ``count`` bytes were read into `wanted`.
-
-        Args:
-            count: 0 to the length of `wanted`.
-
-        Returns:
-            The message, if that completed it.
-
-        Raises:
-            RemoteProtocolError: As for `feed`.
-        """
-        own, head = self._own, self._own_head
-        if own is None:
-            raise LocalProtocolError("no large message is being received")
-        self._own_filled += count
-        if self._own_filled < len(own):
-            return []
-        self._own = self._own_head = None
-        try:
-            message = Message(*head, own) if head is not None else self._walk(own, 0, len(own))
-        except RemoteProtocolError as exc:
-            self._error = exc
-            raise
-        self._first_max = None
-        return [message]
-
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
-        """Take the next bytes of the stream.
-
-        Args:
-            data: Any number of bytes, cut anywhere.
-
-        Returns:
-            The messages that became complete, in order.
-
-        Raises:
-            RemoteProtocolError: The bytes are not messages, or announce one over the limit.  The peer's fault.  If
-                complete messages preceded the error, they are returned first and the next call raises.
-        """
-        self.raise_pending()
-        messages: list[Message] = []
-        data_untrusted = bytes(data)
-        if self._own is not None:
-            piece = data_untrusted[: len(self._own) - self._own_filled]
-            self._own[self._own_filled : self._own_filled + len(piece)] = piece
-            messages += self.filled(len(piece))
-            data_untrusted = data_untrusted[len(piece) :]
-        elif self._rest:
-            data_untrusted = self._rest + data_untrusted
-        self._rest = b""
-        if len(data_untrusted) < self._rest_wants:
-            self._rest = data_untrusted
-            return messages
-        self._rest_wants = 0
-        try:
-            self._parse(data_untrusted, messages)
-        except RemoteProtocolError as exc:
-            self._error = exc
-            self._rest = b""
-            if not messages:
-                raise
-        return messages
+        self._own_head: tuple[int, int, int, int] | None = None  # None: the buffer is of a whole frame, not a payload
 
     def _parse(self, data: bytes, messages: list[Message]) -> None:
-        """Append every complete message in ``data``; keep what is left over."""
         at, end = 0, len(data)
         while at < end:
             if end - at >= HEAD_SIZE:
@@ -192,7 +105,8 @@ class FrameDecoder:
                         at = stop
                         continue
                     if size > OWN_BUFFER_FROM:
-                        self._begin_own((opcode, seq, tag, aux), size, data[at + HEAD_SIZE :])
+                        self._own_head = (opcode, seq, tag, aux)
+                        self._begin_own(size, data[at + HEAD_SIZE :])
                         return
                     self._rest_wants = stop - at
                     break
@@ -204,7 +118,8 @@ class FrameDecoder:
                 if end - at < HEAD_SIZE:
                     self._rest_wants = min(HEAD_SIZE, stop - at)
                 elif stop - at > OWN_BUFFER_FROM:
-                    self._begin_own(None, stop - at, data[at:])
+                    self._own_head = None
+                    self._begin_own(stop - at, data[at:])
                     return
                 else:
                     self._rest_wants = stop - at
@@ -214,10 +129,11 @@ class FrameDecoder:
             at = stop
         self._rest = data[at:]
 
-    def _begin_own(self, head: tuple[int, int, int, int] | None, size: int, have: bytes) -> None:
-        buffer = new_buffer(size)
-        buffer[: len(have)] = have
-        self._own, self._own_filled, self._own_head = memoryview(buffer), len(have), head
+    def _completed(self, own: memoryview) -> Message:
+        head = self._own_head
+        message = Message(*head, own) if head is not None else self._walk(own, 0, len(own))
+        self._first_max = None
+        return message
 
     def _limit(self) -> int:
         return self.max_payload if self._first_max is None else self._first_max

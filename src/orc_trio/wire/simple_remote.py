@@ -26,8 +26,7 @@ Only the executor sends a setup: a controller that gets one crashes the other wa
 Rules of the reader (G25)
 -------------------------
 * LLVM puts no bound on a frame; we do, before anything is allocated for it.
-* A large payload is received into a buffer of its own; a transport that can read into a buffer saves a copy.
-* Frames that were complete before a malformed one are delivered; the error comes after them, and the reader is dead.
+* What is cut, large or malformed is treated as the module `orc_trio.wire.decoding` says.
 
 Refused: sizes below 32 or over the limit, unknown opcodes, numbers where there is none.
 """
@@ -41,9 +40,9 @@ from typing import Final, NamedTuple, TypeVar
 
 import attrs
 
-from orc_trio.exceptions import LocalProtocolError, RemoteProtocolError
+from orc_trio.exceptions import RemoteProtocolError
 from orc_trio.wire import sps
-from orc_trio.wire.buffers import new_buffer
+from orc_trio.wire.decoding import Decoder
 
 __all__ = [
     "FRAME_HEAD_SIZE",
@@ -116,7 +115,7 @@ def encode_frame(frame: Frame) -> bytes:
     return b"".join((encode_frame_head(frame), frame.payload))
 
 
-class FrameReader:
+class FrameReader(Decoder[Frame]):
     """Turns a stream of bytes, cut anywhere, into frames.
 
     Args:
@@ -124,90 +123,29 @@ class FrameReader:
     """
 
     def __init__(self, max_payload: int) -> None:
-        self.max_payload = max_payload
-        self._rest = b""
-        self._own: memoryview | None = None  # the buffer of one large payload
-        self._own_filled = 0
+        super().__init__(max_payload)
         self._own_head = Frame(0)
-        self._error: RemoteProtocolError | None = None
 
-    @property
-    def at_boundary(self) -> bool:
-        """Whether the bytes so far end exactly at the end of a frame."""
-        return not self._rest and self._own is None
-
-    def raise_pending(self) -> None:
-        """Raise the error that followed the frames last returned, if there was one."""
-        if self._error is not None:
-            raise self._error
-
-    def wanted(self) -> memoryview | None:
-        """The unfilled part of the large payload being received, for reading straight into it; else None."""
-        return None if self._own is None else self._own[self._own_filled :]
-
-    def filled(self, count: int) -> list[Frame]:
-        """Say that ``count`` bytes were read into `wanted`.
-
-        Returns:
-            The frame, if that completed it.
-        """
-        if self._own is None:
-            raise LocalProtocolError("no large payload is being received")
-        self._own_filled += count
-        if self._own_filled < len(self._own):
-            return []
-        frame = self._own_head._replace(payload=self._own)
-        self._own = None
-        return [frame]
-
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        """Take the next bytes of the stream.
-
-        Args:
-            data: Any number of bytes, cut anywhere.
-
-        Returns:
-            The frames that became complete, in order.
-
-        Raises:
-            RemoteProtocolError: The bytes are no frames, or announce one over the limit.  The peer's fault.  If
-                complete frames preceded the error, they are returned first and the next call raises.
-        """
-        self.raise_pending()
-        frames: list[Frame] = []
-        data_untrusted = bytes(data)
-        if self._own is not None:
-            piece = data_untrusted[: len(self._own) - self._own_filled]
-            self._own[self._own_filled : self._own_filled + len(piece)] = piece
-            frames += self.filled(len(piece))
-            data_untrusted = data_untrusted[len(piece) :]
-        data_untrusted, self._rest = self._rest + data_untrusted, b""
-        try:
-            self._parse(data_untrusted, frames)
-        except RemoteProtocolError as exc:
-            self._error = exc
-            if not frames:
-                raise
-        return frames
-
-    def _parse(self, data: bytes, frames: list[Frame]) -> None:
+    def _parse(self, data: bytes, messages: list[Frame]) -> None:
         at, end = 0, len(data)
         while end - at >= FRAME_HEAD_SIZE:
             size, opcode, seq, tag = _HEAD.unpack_from(data, at)
             self._check(size, opcode, seq, tag)
             stop = at + size
             if stop <= end:
-                frames.append(Frame(opcode, seq, tag, data[at + FRAME_HEAD_SIZE : stop]))
+                messages.append(Frame(opcode, seq, tag, data[at + FRAME_HEAD_SIZE : stop]))
                 at = stop
                 continue
             if size - FRAME_HEAD_SIZE > _OWN_BUFFER_FROM:
-                have = data[at + FRAME_HEAD_SIZE :]
-                self._own, self._own_filled = memoryview(new_buffer(size - FRAME_HEAD_SIZE)), len(have)
-                self._own[: len(have)] = have
                 self._own_head = Frame(opcode, seq, tag)
+                self._begin_own(size - FRAME_HEAD_SIZE, data[at + FRAME_HEAD_SIZE :])
                 return
+            self._rest_wants = size
             break
         self._rest = data[at:]
+
+    def _completed(self, own: memoryview) -> Frame:
+        return self._own_head._replace(payload=own)
 
     def _check(self, size: int, opcode: int, seq: int, tag: int) -> None:
         if size < FRAME_HEAD_SIZE:
