@@ -28,8 +28,9 @@ from orc_trio import (
     NoControllerError,
 )
 from orc_trio.abc import MessageTransport
-from orc_trio.launch import ExecutorProcess, ProcessTransport, open_executor_process
+from orc_trio.launch import ExecutorProcess, open_executor_process
 from orc_trio.reasons import cause_of
+from orc_trio.transports.process import ProcessTransport
 
 ROUNDS = int(os.environ.get("ORC_TRIO_KILL_ROUNDS", "0"))
 SEED = int(os.environ.get("ORC_TRIO_KILL_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)

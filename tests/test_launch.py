@@ -22,11 +22,12 @@ import trio
 
 from orc_trio import Certainty, DisconnectedError, DisconnectKind, DisconnectReason, HandlerRegistry, Limits
 from orc_trio.abc import MessageTransport, WrappedTransport
-from orc_trio.launch import ExecutorProcess, ProcessTransport, open_executor_process
+from orc_trio.launch import ExecutorProcess, open_executor_process
 from orc_trio.lifeline import VARIABLE
 from orc_trio.protocol import Role, Setup
 from orc_trio.protocol.setup import encode_setup
 from orc_trio.sockets import SocketTransport
+from orc_trio.transports.process import ProcessTransport
 from orc_trio.wire.framing import encode
 from orc_trio.wire.messages import Message, Opcode
 

@@ -26,7 +26,7 @@ from orc_trio.exceptions import (
 )
 from orc_trio.executor import open_attached_session, run_executor
 from orc_trio.keepalives import Keepalive
-from orc_trio.launch import ExecutorProcess, ProcessTransport, open_executor_process
+from orc_trio.launch import ExecutorProcess, open_executor_process
 from orc_trio.protocol.limits import Limits
 from orc_trio.reasons import Certainty, DisconnectKind, DisconnectReason
 from orc_trio.registry import ExecutorAddress, Handler, HandlerRegistry, HandlerTag, WrapperTable
@@ -35,6 +35,7 @@ from orc_trio.statistics import ConnectionStatistics, SessionState, SessionStati
 from orc_trio.streams import StreamTransport
 from orc_trio.threads import ControllerPortal, SessionPortal
 from orc_trio.transports import ConnectionSpec, VettedPeer, in_process_pair, open_connection
+from orc_trio.transports.process import ProcessTransport
 
 __all__ = [
     "AccessHost",
