@@ -144,6 +144,7 @@ def test_one_end_of_llvms_run_is_killed(
     jitlink = newest.replace("jitlink-executor", "jitlink")
     version = newest.rpartition("-")[2]
     command = [jitlink, f"-oop-executor={executor}", "forever.o"]
+    kinds: Counter[str] = Counter()
     for moment in moments(COUNT):
         with subprocess.Popen(
             command,
@@ -166,9 +167,13 @@ def test_one_end_of_llvms_run_is_killed(
             # A program that is just coming up has to be there before it can see that nobody is.
             assert took < PROMISED + 1, moment
             assert not alive(child)
-            if victim == "executor":
+            kinds["killed"] += 1
+            if victim == "controller":
+                assert b"Traceback" not in said, said.decode()
+            elif status == -signal.SIGSEGV:
+                # LLVM 22's controller does that once in 300 times, also when its own executor is killed.
+                kinds["LLVM's controller crashed"] += 1
+            else:
                 assert status > 0
                 assert b"llvm-jitlink" in said
-            else:
-                assert b"Traceback" not in said, said.decode()
-    say(f"LLVM's runs of which the {victim} was killed", {"killed": COUNT})
+    say(f"LLVM's runs of which the {victim} was killed", kinds)
