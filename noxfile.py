@@ -68,8 +68,11 @@ def clean(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests; on the lowest Python with branch coverage, of child processes and threads too."""
     session.install("-e", ".[jit,plot]", *group("tests"))
-    # The tests start Python some hundred times: what is compiled is kept, also where it is not to stand beside sources.
-    env = {"PYTHONDONTWRITEBYTECODE": None, "PYTHONPYCACHEPREFIX": str(session.cache_dir / "bytecode")}
+    # The tests start Python some hundred times: what is compiled is kept for that long, also where it is not to stand
+    # beside sources. Not for longer, as they import temporary files, which would never go away.
+    bytecode = session.cache_dir / "bytecode"
+    shutil.rmtree(bytecode, ignore_errors=True)
+    env = {"PYTHONDONTWRITEBYTECODE": None, "PYTHONPYCACHEPREFIX": str(bytecode)}
     if session.python == MEASURED:
         session.run("coverage", "run", "-m", "pytest", *PARALLEL, *session.posargs, env=env)
     else:
