@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from orc_trio.exceptions import LocalProtocolError, RemoteProtocolError
 from orc_trio.wire import HEAD_SIZE, FrameDecoder, Message, Opcode, encode, encode_head
-from orc_trio.wire.framing import FIRST_MESSAGE_MAX, OWN_BUFFER_FROM
+from orc_trio.wire.decoding import OWN_BUFFER_FROM
+from orc_trio.wire.framing import FIRST_MESSAGE_MAX
 from orc_trio.wire.messages import U64_MAX
 from strategies import all_widths, check_by_oracle, cut, encode_as, encodings, head, messages, plain, written
 

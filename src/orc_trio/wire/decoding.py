@@ -11,12 +11,15 @@ Rules
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from orc_trio.exceptions import LocalProtocolError, RemoteProtocolError
 from orc_trio.wire.buffers import new_buffer
 
-__all__ = ["Decoder"]
+__all__ = ["OWN_BUFFER_FROM", "Decoder"]
+
+OWN_BUFFER_FROM: Final = 64 * 1024
+"""A payload larger than this is received into a buffer of its own."""
 
 M = TypeVar("M")
 

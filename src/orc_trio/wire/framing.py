@@ -36,10 +36,10 @@ import struct
 from typing import Final
 
 from orc_trio.exceptions import RemoteProtocolError
-from orc_trio.wire.decoding import Decoder
+from orc_trio.wire.decoding import OWN_BUFFER_FROM, Decoder
 from orc_trio.wire.messages import Message, new_message
 
-__all__ = ["FIRST_MESSAGE_MAX", "HEAD_SIZE", "OWN_BUFFER_FROM", "FrameDecoder", "encode", "encode_head"]
+__all__ = ["FIRST_MESSAGE_MAX", "HEAD_SIZE", "FrameDecoder", "encode", "encode_head"]
 
 _HEAD: Final = struct.Struct(">BIBBBQBQBQBI")
 HEAD_SIZE: Final = _HEAD.size
@@ -51,8 +51,6 @@ _MAX_INNER_HEAD: Final = 9 * 6
 
 FIRST_MESSAGE_MAX: Final = 1024 * 1024
 """The largest payload of a connection's first message, in bytes."""
-OWN_BUFFER_FROM: Final = 64 * 1024
-"""A payload larger than this is received into a buffer of its own."""
 
 _UINT, _BYTES, _ARRAY = 0, 2, 4
 

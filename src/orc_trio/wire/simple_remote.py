@@ -42,7 +42,7 @@ import attrs
 
 from orc_trio.exceptions import RemoteProtocolError
 from orc_trio.wire import sps
-from orc_trio.wire.decoding import Decoder
+from orc_trio.wire.decoding import OWN_BUFFER_FROM, Decoder
 
 __all__ = [
     "FRAME_HEAD_SIZE",
@@ -61,7 +61,6 @@ T = TypeVar("T")
 _HEAD: Final = struct.Struct("<QQQQ")
 FRAME_HEAD_SIZE: Final = _HEAD.size
 """Bytes before the payload."""
-_OWN_BUFFER_FROM: Final = 64 * 1024
 
 VALUE: Final = 0
 """A result's tag: the payload is the answer."""
@@ -136,7 +135,7 @@ class FrameReader(Decoder[Frame]):
                 messages.append(Frame(opcode, seq, tag, data[at + FRAME_HEAD_SIZE : stop]))
                 at = stop
                 continue
-            if size - FRAME_HEAD_SIZE > _OWN_BUFFER_FROM:
+            if size - FRAME_HEAD_SIZE > OWN_BUFFER_FROM:
                 self._own_head = Frame(opcode, seq, tag)
                 self._begin_own(size - FRAME_HEAD_SIZE, data[at + FRAME_HEAD_SIZE :])
                 return
