@@ -17,7 +17,7 @@ from orc_trio.bench.cells import SIZES, Cell, Result
 from orc_trio.bench.figures import Plan
 from orc_trio.bench.processes import Slice, take_turns
 from orc_trio.bench.report import Report
-from orc_trio.bench.tables import Table, tables
+from orc_trio.bench.tables import tables
 from scoreboard.venvs import Environment, InstallError, prepare
 from speed.pair import BrokenPeerError, open_pair
 from speed.peers import ADAPTERS, PEERS, SUBJECT, Peer, chosen
@@ -131,20 +131,10 @@ def summary(report: Report, peers: Sequence[Peer]) -> Iterator[str]:
     """What is known about these peers: a table, and a line for each problem."""
     names = {peer.name for peer in peers}
     for table in tables(Report(report.plan, [result for result in report.results if result.cell.against in names])):
-        yield show(table)
+        yield str(table)
     for what, why in report.problems.items():
         if named(what) in names:
             yield f"{what}: {why}"
-
-
-def show(table: Table) -> str:
-    """A table in columns; all but the first are numbers."""
-    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
-    return "\n".join(
-        line[0].ljust(widths[0])
-        + "".join(f"  {text:>{width}}" for text, width in zip(line[1:], widths[1:], strict=True))
-        for line in (table.head, *table.rows)
-    )
 
 
 if __name__ == "__main__":

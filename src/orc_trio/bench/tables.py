@@ -26,6 +26,19 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
+    def __str__(self) -> str:
+        """In columns; all but the first are numbers."""
+        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        return "\n".join(
+            "  ".join(
+                [
+                    line[0].ljust(widths[0]),
+                    *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)),
+                ]
+            )
+            for line in (self.head, *self.rows)
+        )
+
 
 def tables(report: Report) -> Iterator[Table]:
     """What was measured: the cells, small calls beside large ones, and each of the curves."""

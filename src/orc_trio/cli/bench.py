@@ -16,7 +16,7 @@ from orc_trio.bench.fairness import measure_fairness
 from orc_trio.bench.figures import Plan
 from orc_trio.bench.growth import GROWTHS, Growth
 from orc_trio.bench.report import Report, regressions
-from orc_trio.bench.tables import Table, tables
+from orc_trio.bench.tables import tables
 from orc_trio.cli.exits import ExitCode, Failure
 from orc_trio.cli.signals import run_command
 
@@ -68,7 +68,7 @@ def bench(
         return ExitCode.OK  # noqa: ASYNC910
 
     status = run_command(work)
-    if shown := "\n\n".join(map(_show, tables(report))):
+    if shown := "\n\n".join(map(str, tables(report))):
         click.echo(shown)
     if status:  # interrupted: what was measured until then is shown
         return status
@@ -100,17 +100,6 @@ def _steps() -> Iterator[tuple[str, _Step]]:
     yield _FAIRNESS, add_fairness
     for growth in GROWTHS:
         yield str(growth), partial(add_curve, growth)
-
-
-def _show(table: Table) -> str:
-    """Columns; all but the first are numbers."""
-    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in (table.head, *table.rows)
-    )
 
 
 def _drawing(path: str) -> Callable[[Report], None]:
