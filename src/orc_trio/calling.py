@@ -19,7 +19,7 @@ from orc_trio.dispatch import as_bytes
 from orc_trio.exceptions import WrapperFunctionError
 from orc_trio.interrupts import uninterrupted
 from orc_trio.nesting import serving
-from orc_trio.protocol import Disconnected, OutboundCall, Peer
+from orc_trio.protocol import Disconnected, Peer
 from orc_trio.protocol.outcomes import unwrap
 from orc_trio.registry import Buffer
 
@@ -34,7 +34,7 @@ async def make_call(
     *,
     zero_copy: bool,
     wake: Callable[[], None],
-    changed: Callable[[], None],
+    left: Callable[[], object],
     origin: Callable[[], object],
 ) -> bytes | memoryview:
     """Make one call; see `orc_trio.connection.Connection.call`.
@@ -45,7 +45,7 @@ async def make_call(
         args: The argument bytes.
         zero_copy: The result may be a `memoryview` of a buffer of its own.
         wake: Told when there is something to send.
-        changed: Told when the caller has left.
+        left: Told when the caller has left.
         origin: Marks an error that came by this connection (G9).
 
     Raises:
@@ -69,8 +69,19 @@ async def make_call(
         raise
     del payload
     wake()
+
+    def abandon(_raise_cancel: object) -> trio.lowlevel.Abort:
+        if call.outcome is not None and not isinstance(call.outcome, Disconnected):
+            return trio.lowlevel.Abort.FAILED  # settled a moment ago, in the same step: it is about to be woken
+        call.waiter = None  # what stays is a tombstone: it must not hold on to the task
+        if call.outcome is None:
+            peer.cancel(call)
+            left()
+        return trio.lowlevel.Abort.SUCCEEDED
+
     if call.outcome is None:  # a transport may end the connection while it sends
-        await _wait(peer, call, changed)
+        call.waiter = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abandon)
     else:
         await trio.lowlevel.cancel_shielded_checkpoint()
     assert call.outcome is not None
@@ -80,18 +91,3 @@ async def make_call(
         exc._origin = origin
         raise
     return result if zero_copy else bytes(result)
-
-
-async def _wait(peer: Peer, call: OutboundCall, changed: Callable[[], None]) -> None:
-    call.waiter = trio.lowlevel.current_task()
-
-    def abandon(_raise_cancel: object) -> trio.lowlevel.Abort:
-        if call.outcome is not None and not isinstance(call.outcome, Disconnected):
-            return trio.lowlevel.Abort.FAILED  # settled a moment ago, in the same step: it is about to be woken
-        call.waiter = None  # what stays is a tombstone: it must not hold on to the task
-        if call.outcome is None:
-            peer.cancel(call)
-            changed()
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    await trio.lowlevel.wait_task_rescheduled(abandon)

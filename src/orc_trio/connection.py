@@ -119,6 +119,7 @@ class Connection:
         self._hung_up = False
         self._agreed = trio.Event()
         self._stopping = trio.Event()  # softly, or because the latch has fallen
+        self._finishes = False
         self._finishing = trio.CancelScope()
         self._finished = trio.Event()  # a soft stop may have nothing to wait for any more
         self._latched = trio.Event()
@@ -178,15 +179,9 @@ class Connection:
             args,
             zero_copy=zero_copy,
             wake=self._pumps.wake,
-            changed=self._changed,
+            left=self._act,
             origin=self._origin,
         )
-
-    def _changed(self) -> None:
-        """There is something to send, or nothing in flight any more."""
-        self._pumps.wake()
-        if self._peer.finished:
-            self._finished.set()
 
     # The end
 
@@ -218,6 +213,7 @@ class Connection:
         if not (within and self._peer.open and self._nursery is not None):
             return self.latch()
         self._peer.finish()
+        self._finishes = True
         self._finishing.deadline = min(self._finishing.deadline, trio.current_time() + within)
         self._stopping.set()
         self._act()
@@ -401,8 +397,10 @@ class Connection:
                 self._handlers.start(event.call, self._nursery)
             else:
                 self._act_on(event)
-        if self._peer.has_output or self._peer.finished:
-            self._changed()
+        if self._peer.has_output:
+            self._pumps.wake()
+        if self._finishes and self._peer.finished:
+            self._finished.set()
         return self._hung_up
 
     def _act_on(self, event: Event) -> None:

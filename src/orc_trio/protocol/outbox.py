@@ -38,14 +38,13 @@ class Outbox:
         self.max_bytes = max_bytes
         self.part_size: int = part_size or sys.maxsize
         self.entries: OrderedDict[Entry, None] = OrderedDict()
-        self._results_outside: deque[InboundCall] = deque()
+        self.outside: deque[InboundCall] = deque()
+        """Calls whose results wait for room."""
         self._result_bytes = 0
-        self._in_hand = 0  # result bytes of the last hand-over
+        self.in_hand: int = 0
+        """Result payload bytes of what was handed over, and may still be being sent."""
         self._closing = False
         self.call_bytes: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.entries or self._results_outside)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -53,12 +52,7 @@ class Outbox:
     @property
     def result_bytes(self) -> int:
         """Result payload bytes held here, those being sent included."""
-        return self._result_bytes + self._in_hand
-
-    @property
-    def results_outside(self) -> int:
-        """How many results wait for room."""
-        return len(self._results_outside)
+        return self._result_bytes + self.in_hand
 
     def put(self, message: Message) -> None:
         """Queue a small message."""
@@ -75,10 +69,11 @@ class Outbox:
         Returns:
             Whether there was room; otherwise it waits, and `release` will say when it is in.
         """
-        if self._results_outside or not self._has_room(call):
-            self._results_outside.append(call)
+        size = _size(call)
+        if self.outside or not self._has_room(size):
+            self.outside.append(call)
             return False
-        self._enter(call)
+        self._enter(call, size)
         return True
 
     def remove(self, call: OutboundCall) -> None:
@@ -101,10 +96,10 @@ class Outbox:
             size = _size(entry)
             if size > self.part_size:
                 self._result_bytes -= self.part_size
-                self._in_hand += self.part_size
+                self.in_hand += self.part_size
                 return self._part(entry)
             self._result_bytes -= size
-            self._in_hand += size
+            self.in_hand += size
         return entry
 
     def _part(self, entry: OutboundCall | InboundCall) -> Message:
@@ -119,11 +114,11 @@ class Outbox:
         Returns:
             The results that found room by that.
         """
-        self._in_hand = 0
+        self.in_hand = 0
         entered = []
-        while self._results_outside and self._has_room(self._results_outside[0]):
-            call = self._results_outside.popleft()
-            self._enter(call)
+        while self.outside and self._has_room(size := _size(self.outside[0])):
+            call = self.outside.popleft()
+            self._enter(call, size)
             entered.append(call)
         return entered
 
@@ -140,10 +135,10 @@ class Outbox:
         ]
         self.entries = OrderedDict.fromkeys(keep)
         self.call_bytes = 0
-        entered = list(self._results_outside)
-        self._results_outside.clear()
+        entered = list(self.outside)
+        self.outside.clear()
         for call in entered:
-            self._enter(call)
+            self._enter(call, _size(call))
         self.entries[hang_up] = None
         self._closing = True
         return iter(entered)
@@ -151,15 +146,15 @@ class Outbox:
     def clear(self) -> None:
         """Forget everything."""
         self.entries.clear()
-        self._results_outside.clear()
-        self.call_bytes = self._result_bytes = self._in_hand = 0
+        self.outside.clear()
+        self.call_bytes = self._result_bytes = self.in_hand = 0
 
-    def _has_room(self, call: InboundCall) -> bool:
-        return self.result_bytes + _size(call) <= self.max_bytes
+    def _has_room(self, size: int) -> bool:
+        return self._result_bytes + self.in_hand + size <= self.max_bytes
 
-    def _enter(self, call: InboundCall) -> None:
+    def _enter(self, call: InboundCall, size: int) -> None:
         self.entries[call] = None
-        self._result_bytes += _size(call)
+        self._result_bytes += size
 
 
 def _size(call: InboundCall) -> int:

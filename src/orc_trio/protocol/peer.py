@@ -107,7 +107,8 @@ class Peer:
         self._probe = 0  # the ping that asks whether everything has arrived; 0: none is out
         self._all_arrived = False
         self._turned_away: set[InboundCall] = set()  # refused by a soft stop, and the refusal is queued
-        self._hang_up_taken = False
+        self.hang_up_taken: bool = False
+        """Whether the hang-up was handed over: nothing follows it."""
         self._peer_hung_up = False
         self._outbox.put(Message(Opcode.SETUP, payload=encode_setup(setup or Setup.of(role, self.limits))))
 
@@ -219,7 +220,7 @@ class Peer:
     def has_output(self) -> bool:
         """Whether `take` would give something."""
         # Results that wait outside enter when `take` says that what was taken has been sent: one of them always fits.
-        return bool(self._outbox)
+        return bool(self._outbox.entries or self._outbox.outside)
 
     @property
     def worth_sending(self) -> bool:
@@ -229,11 +230,6 @@ class Peer:
         """
         queued = len(self._outbox.entries)
         return queued >= _MUCH or len(self._pending.placed) + len(self._served.calls) <= min(2 * queued, _MUCH)
-
-    @property
-    def hang_up_taken(self) -> bool:
-        """Whether the hang-up was handed over: nothing follows it."""
-        return self._hang_up_taken
 
     def take(self, now: float = 0.0, max_bytes: int = 256 * 1024) -> list[Message]:
         """Hand over the next messages, in order; what was taken before has been sent.
@@ -262,16 +258,18 @@ class Peer:
                 if message.opcode == Opcode.PONG:
                     self._pings.pong_taken()
                 elif message.opcode == Opcode.HANG_UP:
-                    self._hang_up_taken = True
+                    self.hang_up_taken = True
             messages.append(message)
             size += len(message.payload) + 64
-        self._ask_whether_all_arrived()
+        if self.state is PeerState.FINISHING:
+            self._ask_whether_all_arrived()
         return messages
 
     def sent(self) -> None:
         """What was taken has been sent; `take` says so too."""
-        for served in self._outbox.release():
-            self.events.append(ResultAccepted(served))
+        if self._outbox.in_hand:
+            for served in self._outbox.release():
+                self.events.append(ResultAccepted(served))
 
     # Receiving
 
@@ -359,7 +357,8 @@ class Peer:
         outcome = decode_result(message.aux, payload)
         self._pending.free(call)
         self._settle(call, outcome)
-        self._ask_whether_all_arrived()
+        if self.state is PeerState.FINISHING:
+            self._ask_whether_all_arrived()
 
     def _on_part(self, message: Message) -> None:
         if message.tag == PartOf.CALL:
@@ -490,7 +489,7 @@ class Peer:
             abandoned_calls=self._pending.abandoned,
             bytes_in_flight=self._pending.bytes_in_flight,
             served_calls=len(self._served),
-            waiting_results=self._outbox.results_outside,
+            waiting_results=len(self._outbox.outside),
             queued_messages=len(self._outbox),
             queued_bytes=self._outbox.call_bytes + self._outbox.result_bytes,
         )
