@@ -35,6 +35,7 @@ def test_the_defaults() -> None:
         "handler_grace": 0.0,
         "liveness_timeout": None,
         "part_size": None,
+        "send_buffer": None,
     }
 
 
@@ -54,6 +55,8 @@ def test_the_defaults() -> None:
         ({"drain_timeout": math.nan}, "drain_timeout must be a number of seconds"),
         ({"drain_timeout": "5"}, "drain_timeout must be a number of seconds"),
         ({"liveness_timeout": True}, "liveness_timeout must be a number of seconds"),
+        ({"send_buffer": 0}, "send_buffer must be a whole number of at least 1"),
+        ({"send_buffer": 2**31}, r"send_buffer must be below 2\*\*31"),
     ],
 )
 def test_figures_that_cannot_be(figure: dict[str, Any], text: str) -> None:

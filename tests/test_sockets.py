@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
 
 import orc_trio
+from orc_trio.abc import MessageTransport, WrappedTransport
 from orc_trio.sockets import SocketTransport, as_transport
 from orc_trio.streams import StreamTransport
 from orc_trio.wire import Message, Opcode, encode
@@ -262,3 +264,39 @@ async def test_which_streams_are_sockets() -> None:
     assert type(as_transport(trio.StapledStream(other, other))) is StreamTransport
     await one.aclose()
     await other.aclose()
+
+
+@pytest.mark.parametrize("wrap", [SocketTransport, lambda stream: WrappedTransport(SocketTransport(stream))])
+async def test_the_send_buffer_is_as_large_as_was_asked(wrap: Callable[[trio.SocketStream], MessageTransport]) -> None:
+    """G8: What the system holds on its way is its own default, or what the limits say, at each end for itself."""
+    one, other = streams()
+    before = one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    limits = orc_trio.Limits(send_buffer=before // 8)
+    async with orc_trio.open_session() as session, trio.open_nursery() as nursery:
+        bootstrap = orc_trio.BootstrapInfo.for_session(session)
+        nursery.start_soon(session.attach, orc_trio.StreamControllerAccess(other), bootstrap)
+        async with orc_trio.open_controller(wrap(one), orc_trio.HandlerRegistry(), limits=limits):
+            assert before // 8 <= one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < before  # Linux doubles it
+            assert other.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == before
+
+
+async def test_a_send_buffer_of_a_closed_socket() -> None:
+    """G11: A socket that was closed before the connection began says so itself, whatever the limits ask of it."""
+    one, other = streams()
+    await one.aclose()
+    await other.aclose()
+    with pytest.raises(orc_trio.DisconnectedError) as info:
+        async with orc_trio.open_controller(one, orc_trio.HandlerRegistry(), limits=orc_trio.Limits(send_buffer=2**20)):
+            pytest.fail("connected")
+    assert info.value.reason.kind is orc_trio.DisconnectKind.CONNECT_FAILED
+
+
+async def test_a_send_buffer_of_what_is_no_socket() -> None:
+    """G25: A send buffer is refused where there is none, before anything is sent."""
+    one, other = streams()
+    async with one, other:
+        with pytest.raises(ValueError, match="a send buffer is set, and this transport has none"):
+            async with orc_trio.open_controller(
+                trio.StapledStream(one, one), orc_trio.HandlerRegistry(), limits=orc_trio.Limits(send_buffer=2**20)
+            ):
+                pytest.fail("connected")

@@ -37,6 +37,7 @@ class MessageTransport(ABC):
         can_send_now: Whether there is `send_now`.
         has_pings: Whether a ping reaches the other end.  If not, there can be no liveness check (G17).
         has_parts: Whether large messages can be sent in parts.
+        has_send_buffer: Whether there is `set_send_buffer`.
     """
 
     max_payload: int = 64 * 1024 * 1024
@@ -44,6 +45,7 @@ class MessageTransport(ABC):
     can_send_now: bool = False
     has_pings: bool = True
     has_parts: bool = True
+    has_send_buffer: bool = False
 
     @abstractmethod
     async def send(self, messages: Sequence[Message]) -> None:
@@ -71,6 +73,10 @@ class MessageTransport(ABC):
         Raises:
             trio.BrokenResourceError: They cannot be sent, now or ever.
         """
+        raise NotImplementedError
+
+    def set_send_buffer(self, size: int) -> None:
+        """Have the system hold so many bytes on their way.  Only called where ``has_send_buffer`` says so."""
         raise NotImplementedError
 
     @abstractmethod
@@ -161,6 +167,15 @@ class WrappedTransport(MessageTransport):
     def has_parts(self) -> bool:  # type: ignore[override]
         """The inner transport's."""
         return self._inner.has_parts
+
+    @property
+    def has_send_buffer(self) -> bool:  # type: ignore[override]
+        """The inner transport's."""
+        return self._inner.has_send_buffer
+
+    def set_send_buffer(self, size: int) -> None:
+        """Set the inner transport's."""
+        self._inner.set_send_buffer(size)
 
     @property
     def at_boundary(self) -> bool:

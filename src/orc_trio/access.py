@@ -27,7 +27,7 @@ class StreamControllerAccess(ControllerAccess):
 
     Raises:
         TypeError: It is neither a stream nor a message transport.
-        ValueError: A liveness timeout or a part size is set, and the transport has no pings, or parts.
+        ValueError: A liveness timeout, a part size or a send buffer is set, and the transport cannot do that.
     """
 
     def __init__(

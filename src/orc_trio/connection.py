@@ -90,7 +90,7 @@ class Connection:
         running: Names the functions that are running, for the statistics.
 
     Raises:
-        ValueError: A liveness timeout or a part size is set, and the transport has no pings, or parts.
+        ValueError: A liveness timeout, a part size or a send buffer is set, and the transport cannot do that.
     """
 
     def __init__(
@@ -304,6 +304,8 @@ class Connection:
         if self._latched.is_set():  # between the start of `run` and this
             self._latch_time = trio.current_time()
         self._transport.max_payload = self._limits.max_message
+        if self._limits.send_buffer is not None:
+            self._transport.set_send_buffer(self._limits.send_buffer)
         self._handlers.begin()
         self._pumps.start(nursery)
 
@@ -436,9 +438,11 @@ def check_limits(transport: MessageTransport | type[MessageTransport], limits: L
     """Refuse what a transport, or any of its kind, cannot do.
 
     Raises:
-        ValueError: A liveness timeout is set, and the transport has no pings; or a part size, and it has no parts.
+        ValueError: A liveness timeout, a part size or a send buffer is set, and the transport cannot do that.
     """
     if limits.liveness_timeout is not None and not transport.has_pings:
         raise ValueError("a liveness timeout is set, and this transport has no pings: leave it at None")
     if limits.part_size is not None and not transport.has_parts:
         raise ValueError("a part size is set, and this transport has no parts: leave it at None")
+    if limits.send_buffer is not None and not transport.has_send_buffer:
+        raise ValueError("a send buffer is set, and this transport has none, as it is no socket: leave it at None")

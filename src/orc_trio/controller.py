@@ -251,7 +251,7 @@ async def open_controller(
         DisconnectedError: No agreement was reached; its reason says why.  Also raised if a handler is registered for
             a symbol this executor lacks.
         TypeError: It is neither a stream nor a message transport.
-        ValueError: A liveness timeout or a part size is set, and the transport has no pings, or parts.
+        ValueError: A liveness timeout, a part size or a send buffer is set, and the transport cannot do that.
         BaseException: What a handler raised that is no `Exception`, or what on_disconnect raised.
 
     Checkpoints:

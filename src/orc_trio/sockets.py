@@ -17,7 +17,9 @@ It refuses nothing: whoever uses the stream beside it breaks the connection.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -47,11 +49,17 @@ class SocketTransport(StreamTransport):
     stream: trio.SocketStream
     activity: int
     can_send_now: bool = True
+    has_send_buffer: bool = True
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
         self._rest: list[bytes | memoryview] = []
         self._late: OSError | None = None
+
+    def set_send_buffer(self, size: int) -> None:
+        """Have the system hold so many bytes on their way, or as many as it allows; see `Limits`."""
+        with suppress(OSError):  # it is closed, which others find out
+            self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def send_now(self, messages: Sequence[Message]) -> bool:
         """Send messages as far as that goes without waiting; see `MessageTransport.send_now`.

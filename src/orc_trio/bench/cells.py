@@ -47,6 +47,7 @@ SIZES: Final = (16, _KIB, 64 * _KIB, _MIB)
 CELLS: Final = (
     *(Cell("orc_trio", "floor", kind, 1, size) for kind in ("unix", "tcp") for size in SIZES),
     *(Cell("orc_trio", "floor", "unix", 64, size) for size in SIZES),
+    *(Cell("orc_trio, send buffer of 1 MiB", "floor", "unix", calls, _MIB) for calls in (1, 64)),
     *(Cell("orc_trio, any stream", "floor", "unix", calls, _KIB) for calls in (1, 64)),
     Cell("orc_trio, in process", "orc_trio", "unix", 1, _KIB),
     Cell("orc_trio, upload", "floor, upload", "unix", 1, 64 * _MIB),

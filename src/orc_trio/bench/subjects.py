@@ -135,6 +135,7 @@ async def _serve_any(stream: trio.SocketStream) -> None:
 
 
 _IN_PARTS: Final = attrs.evolve(LIMITS, part_size=_PART)
+_LARGE_BUFFER: Final = attrs.evolve(LIMITS, send_buffer=1024 * 1024)
 SUBJECTS: Final = MappingProxyType(
     {
         "floor": Subject(serve=floor.serve, open=_open_floor),
@@ -144,6 +145,9 @@ SUBJECTS: Final = MappingProxyType(
         "orc_trio, any stream": Subject(serve=_serve_any, open=_open_any),
         "orc_trio, in process": Subject(serve=_execute, open=_open_in_process),
         "orc_trio, in parts": Subject(serve=partial(_execute, limits=_IN_PARTS), open=partial(_open, limits=_IN_PARTS)),
+        "orc_trio, send buffer of 1 MiB": Subject(
+            serve=partial(_execute, limits=_LARGE_BUFFER), open=partial(_open, limits=_LARGE_BUFFER)
+        ),
         "orc_trio, upload": Subject(serve=_execute, open=partial(_open, symbol="swallow")),
         "orc_trio, 64 calls": Subject(serve=_execute, open=_open_64),
     }

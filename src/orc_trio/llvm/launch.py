@@ -66,7 +66,7 @@ def open_llvm_executor(
         The controller.  `RemoteExecutor` offers what LLVM's executors can do.
 
     Raises:
-        ValueError: As there; or a liveness timeout or a part size is set.
+        ValueError: As there; or a liveness timeout, a part size or a send buffer is set.
         DisconnectedError, TypeError, BaseException: As there.
 
     Checkpoints:

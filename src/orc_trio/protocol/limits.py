@@ -30,12 +30,12 @@ MAX_MAX_MESSAGE: Final = 2**32 - 1 - 64
 AGREED_FIELDS: Final = ("max_calls", "max_nested_calls", "max_bytes", "max_message")
 
 
-def _whole(low: int) -> Callable[[object, Any, Any], None]:
+def _whole(low: int, below: int = 63) -> Callable[[object, Any, Any], None]:
     def check(_instance: object, attribute: Any, value: Any) -> None:
         if type(value) is not int or value < low:
             raise ValueError(f"{attribute.name} must be a whole number of at least {low}, not {value!r}")
-        if value >= 2**63:
-            raise ValueError(f"{attribute.name} must be below 2**63, not {value!r}")
+        if value >= 2**below:
+            raise ValueError(f"{attribute.name} must be below 2**{below}, not {value!r}")
 
     return check
 
@@ -77,6 +77,10 @@ class Limits:
             Silence is found when three quarters of it are over, or later.  None: never.
         part_size: Payloads over so many bytes are sent in parts of that size, with what else there is to send between
             them.  None: every payload is sent as a whole, and what comes behind a large one waits for it.
+        send_buffer: Bytes that the system shall hold of what was sent over a socket and not read at the other end
+            (``SO_SNDBUF``).  A Unix socket holds some 200 KiB by itself, and larger messages pass in so many steps; a
+            TCP socket finds out what it needs as long as this is None.  The system may have a limit
+            (``net.core.wmem_max``) and keeps to that.
     """
 
     max_calls: int = attrs.field(default=1024, validator=_whole(1))
@@ -88,6 +92,7 @@ class Limits:
     handler_grace: float = attrs.field(default=0.0, validator=_seconds)
     liveness_timeout: float | None = attrs.field(default=None, validator=attrs.validators.optional(_seconds))
     part_size: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole(1)))
+    send_buffer: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole(1, below=31)))
 
     def __attrs_post_init__(self) -> None:
         if problem := self.problem():
