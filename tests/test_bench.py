@@ -288,7 +288,7 @@ def test_the_command_shows_everything(cli: Cli, tmp_path: Path, monkeypatch: pyt
         "99 of 100 calls of 16 B beside 64 MiB",
         *(growth.curve.name for growth in few),
     ]
-    assert [len(table.splitlines()) for table in tables] == [3] * len(tables)
+    assert [len(table.splitlines()) for table in tables] == [1 + len(MODES), *(3 for _ in few)]
 
     report = Report.load(tmp_path / "results.json")
     (idle,) = (curve for curve in report.curves if curve.name == "idle connections")

@@ -19,7 +19,13 @@ from orc_trio.bench.subjects import SUBJECTS, RoundTrip
 
 __all__ = ["MODES", "Fairness", "measure_fairness"]
 
-MODES: Final[Mapping[str, str]] = MappingProxyType({"whole": "orc_trio", "in parts": "orc_trio, in parts"})
+MODES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "whole": "orc_trio",
+        "in parts of 64 KiB": "orc_trio, in parts",
+        "in parts of 32 KiB, send buffer of 64 KiB": "orc_trio, in small parts",
+    }
+)
 """How large messages are sent, and the subject that does it."""
 _SMALL, _LARGE = 16, 64 * 1024 * 1024
 _SLICES: Final = 4

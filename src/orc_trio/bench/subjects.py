@@ -135,6 +135,7 @@ async def _serve_any(stream: trio.SocketStream) -> None:
 
 
 _IN_PARTS: Final = attrs.evolve(LIMITS, part_size=_PART)
+_SMALL_PARTS: Final = attrs.evolve(LIMITS, part_size=_PART // 2, send_buffer=_PART)
 _LARGE_BUFFER: Final = attrs.evolve(LIMITS, send_buffer=1024 * 1024)
 SUBJECTS: Final = MappingProxyType(
     {
@@ -145,6 +146,9 @@ SUBJECTS: Final = MappingProxyType(
         "orc_trio, any stream": Subject(serve=_serve_any, open=_open_any),
         "orc_trio, in process": Subject(serve=_execute, open=_open_in_process),
         "orc_trio, in parts": Subject(serve=partial(_execute, limits=_IN_PARTS), open=partial(_open, limits=_IN_PARTS)),
+        "orc_trio, in small parts": Subject(
+            serve=partial(_execute, limits=_SMALL_PARTS), open=partial(_open, limits=_SMALL_PARTS)
+        ),
         "orc_trio, send buffer of 1 MiB": Subject(
             serve=partial(_execute, limits=_LARGE_BUFFER), open=partial(_open, limits=_LARGE_BUFFER)
         ),
