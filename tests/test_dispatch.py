@@ -89,6 +89,25 @@ async def test_what_a_function_gets_and_gives(function: Any) -> None:
         assert got == [kind, kind]
 
 
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize("args", [b"abc", memoryview(bytearray(b"abc"))], ids=["bytes", "memory"])
+async def test_a_view_that_is_given_back_is_not_copied(args: bytes | memoryview, threaded: bool) -> None:
+    """G8: A function that returns the view it was given costs no copy, as nobody can write to it; a piece is copied."""
+
+    async def answer_of(function: Any, zero_copy: bool = True) -> bytes | memoryview:
+        return await dispatcher(function, threaded=threaded, zero_copy=zero_copy).serve(ADDRESS, args, False)
+
+    def write(given: Any) -> Any:
+        given[0] = 0
+
+    assert await answer_of(lambda given: given) is args
+    with pytest.raises(TypeError, match="read-only"):
+        await answer_of(write)
+    for function, zero_copy in ((lambda given: given[:], True), (lambda given: given, False)):
+        answer = await answer_of(function, zero_copy)
+        assert (type(answer), answer) == (bytes, b"abc")
+
+
 def test_as_bytes() -> None:
     """Bytes are passed on as they are; what can change is copied; what is no bytes is refused."""
 

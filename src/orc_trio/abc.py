@@ -252,7 +252,7 @@ class AccessHost(Protocol):
     def connected(self) -> None:
         """Say that the controller has accepted us.  Before this, calls fail with `NoControllerError`."""
 
-    async def run_wrapper(self, tag: int, args: bytes | memoryview, nested: bool = False) -> bytes:
+    async def run_wrapper(self, tag: int, args: bytes | memoryview, nested: bool = False) -> bytes | memoryview:
         """Run the wrapper function at an address; for a call that came from the controller.
 
         Args:
@@ -261,7 +261,7 @@ class AccessHost(Protocol):
             nested: The call was made while serving a call.
 
         Returns:
-            The result bytes.
+            The result bytes; or ``args``, if a zero-copy function has returned what it was given.
 
         Raises:
             UnknownHandlerTagError: There is none: an error result.

@@ -72,7 +72,7 @@ class Attachment:
             self._on_connected()
             self._settled.set()
 
-    async def run_wrapper(self, tag: int, args: bytes | memoryview, nested: bool = False) -> bytes:
+    async def run_wrapper(self, tag: int, args: bytes | memoryview, nested: bool = False) -> bytes | memoryview:
         """Run a wrapper function; see `orc_trio.abc.AccessHost.run_wrapper`.
 
         Raises:

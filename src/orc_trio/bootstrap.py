@@ -88,7 +88,7 @@ class BootstrapInfo:
             name: The symbol's name.
             function: Takes the argument bytes, returns the result bytes; a coroutine function or a plain one.
             threaded: It is a plain function that may block: run it in a thread.
-            zero_copy: Hand it a `memoryview` instead of ``bytes``.
+            zero_copy: Hand it a read-only `memoryview` instead of ``bytes``.
 
         Returns:
             Its address.

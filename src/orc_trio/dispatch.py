@@ -6,7 +6,8 @@ Rules
 * A threaded function is let go when its call is cancelled: it runs on in its thread, its name stays in the statistics,
   its late result is dropped (G13).  The keepalive is its thread's, so that what it executes is not torn down under it.
 * Nested calls take no token of the thread limiter (G7): a chain of calls through threads ends at any limit.
-* Whatever a function returns that is not ``bytes`` is copied: a caller must not see later changes.
+* Whatever a function returns that is not ``bytes`` is copied: a caller must not see later changes.  But not the view
+  that it was given: nobody can write to that.
 * What a function lets escape of a call that *it* made (nothing is there, refused before it started; an error that came
   from another peer) says nothing about the call it serves: to its caller it has failed, like any other (G4, G9).
 """
@@ -85,7 +86,7 @@ class Dispatcher:
         """The names of the functions that are running, threads let go included."""
         return tuple(self._running.copy().values())
 
-    async def serve(self, tag: int, args: bytes | memoryview, nested: bool) -> bytes:
+    async def serve(self, tag: int, args: bytes | memoryview, nested: bool) -> bytes | memoryview:
         """Run the function registered under ``tag``.
 
         Args:
@@ -94,7 +95,7 @@ class Dispatcher:
             nested: Whether the call was made while serving a call.
 
         Returns:
-            What it returned.
+            What it returned: bytes; or ``args``, if a zero-copy function returned what it was given.
 
         Raises:
             UnknownHandlerTagError: There is none.
@@ -111,18 +112,18 @@ class Dispatcher:
             raise UnknownHandlerTagError(tag)
         if handler.threaded and nested and len(self._nested_threads) >= self._max_nested_threads:
             raise CallRefusedError(f"{self._max_nested_threads} threads serve nested calls, or were let go and run on")
-        args = memoryview(args) if handler.zero_copy else bytes(args)
+        given = memoryview(args).toreadonly() if handler.zero_copy else bytes(args)
         keepalive = self._keepalive(handler.name)
         try:
             if handler.threaded:
-                result = await self._in_thread(handler, args, keepalive, nested)
+                result = await self._in_thread(handler, given, keepalive, nested)
             else:
                 with keepalive:
                     key = object()
                     self._running[key] = handler.name
                     started(name=handler.name)
                     try:
-                        result = await interruptible_async(handler.function, args)
+                        result = await interruptible_async(handler.function, given)
                     finally:
                         del self._running[key]
         except WrapperFunctionError as exc:
@@ -131,6 +132,8 @@ class Dispatcher:
             raise RuntimeError(f"{handler.name} let the answer of another connection escape") from exc
         except (UnknownHandlerTagError, CallRefusedError) as exc:
             raise RuntimeError(f"{handler.name} let the failure of a call that it made escape") from exc
+        if handler.zero_copy and result is given:
+            return args
         return as_bytes(result, f"what {handler.name} returns")
 
     def _is_ours(self, came_by: object) -> bool:

@@ -56,7 +56,7 @@ _PARKED: Final = object()
 class Serve(Protocol):
     """Serves one call of the peer: see `orc_trio.abc.AccessHost.run_wrapper`."""
 
-    def __call__(self, tag: int, args: bytes | memoryview, nested: bool) -> Awaitable[bytes]:
+    def __call__(self, tag: int, args: bytes | memoryview, nested: bool) -> Awaitable[bytes | memoryview]:
         """Run the function under ``tag``."""
 
 

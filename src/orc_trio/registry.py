@@ -52,7 +52,7 @@ class Handler:
         function: What to call.
         name: For logs and statistics.
         threaded: It is a plain function that may block: run it in a thread.
-        zero_copy: It takes a `memoryview`, which must not be kept beyond the call.
+        zero_copy: It takes a read-only `memoryview`, which must not be kept beyond the call; but it may be returned.
 
     Raises:
         TypeError: The function cannot be called, or is a coroutine function and threaded; or the name is no text.
@@ -94,7 +94,7 @@ class HandlerRegistry:
             symbol: One of the executor's bootstrap symbols; its address is the tag.
             optional: An executor without that symbol may connect; it cannot call this handler then.
             threaded: The function is a plain function that may block: run it in a thread.
-            zero_copy: Hand it a `memoryview` instead of ``bytes``.
+            zero_copy: Hand it a read-only `memoryview` instead of ``bytes``.
 
         Returns:
             A decorator that gives the function back unchanged.
@@ -122,7 +122,7 @@ class HandlerRegistry:
             function: What to call.
             name: For logs and statistics; default: the function's own.
             threaded: The function is a plain function that may block: run it in a thread.
-            zero_copy: Hand it a `memoryview` instead of ``bytes``.
+            zero_copy: Hand it a read-only `memoryview` instead of ``bytes``.
 
         Raises:
             LocalProtocolError: The tag is registered already, or the registry is frozen.
@@ -205,7 +205,7 @@ class WrapperTable:
             name: For logs and statistics; default: the function's own.
             address: Where; default: a new address.
             threaded: The function is a plain function that may block: run it in a thread.
-            zero_copy: Hand it a `memoryview` instead of ``bytes``.
+            zero_copy: Hand it a read-only `memoryview` instead of ``bytes``.
 
         Returns:
             Its address.
