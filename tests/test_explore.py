@@ -438,7 +438,7 @@ MUTANTS = [
         QUEUE,
         "G8",
     ),
-    Mutant("bytes are not given back", PENDING, "free", (("    budget.size -= call.size\n", ""),), SIZES, "G8"),
+    Mutant("bytes are not given back", BUDGET, "free", (("    self.size -= size", "    pass"),), SIZES, "G8"),
     Mutant(
         "a place is given back before the result is sent",
         Peer,
@@ -486,7 +486,7 @@ MUTANTS = [
         "a small result overtakes a large one",
         OUTBOX,
         "put_result",
-        (("self.outside or not", "not"),),
+        (("self._results_outside or not", "not"),),
         attrs.evolve(
             RESULTS, left=EndPlan(callers=(Caller(result=BIG), Caller(result=BIG), Caller(result=0)), limits=THREE)
         ),
@@ -497,7 +497,7 @@ MUTANTS = [
         "results outside are dropped at the latch",
         OUTBOX,
         "close",
-        (("entered = list(self.outside)", "entered = []"),),
+        (("entered = list(self._results_outside)", "entered = []"),),
         RESULTS,
         "G14",
     ),

@@ -119,7 +119,6 @@ class Connection:
         self._hung_up = False
         self._agreed = trio.Event()
         self._stopping = trio.Event()  # softly, or because the latch has fallen
-        self._finishes = False
         self._finishing = trio.CancelScope()
         self._finished = trio.Event()  # a soft stop may have nothing to wait for any more
         self._latched = trio.Event()
@@ -213,7 +212,6 @@ class Connection:
         if not (within and self._peer.open and self._nursery is not None):
             return self.latch()
         self._peer.finish()
-        self._finishes = True
         self._finishing.deadline = min(self._finishing.deadline, trio.current_time() + within)
         self._stopping.set()
         self._act()
@@ -401,7 +399,7 @@ class Connection:
                 self._act_on(event)
         if self._peer.has_output:
             self._pumps.wake()
-        if self._finishes and self._peer.finished:
+        if self._peer.finished:
             self._finished.set()
         return self._hung_up
 

@@ -134,9 +134,12 @@ async def _serve_any(stream: trio.SocketStream) -> None:
     await _execute(_any_stream(stream))
 
 
-_IN_PARTS: Final = attrs.evolve(LIMITS, part_size=_PART)
-_SMALL_PARTS: Final = attrs.evolve(LIMITS, part_size=_PART // 2, send_buffer=_PART)
-_LARGE_BUFFER: Final = attrs.evolve(LIMITS, send_buffer=1024 * 1024)
+def _limited(**figures: int) -> Subject:
+    """The library with other limits, at both ends."""
+    limits = attrs.evolve(LIMITS, **figures)
+    return Subject(serve=partial(_execute, limits=limits), open=partial(_open, limits=limits))
+
+
 SUBJECTS: Final = MappingProxyType(
     {
         "floor": Subject(serve=floor.serve, open=_open_floor),
@@ -145,13 +148,9 @@ SUBJECTS: Final = MappingProxyType(
         "orc_trio": Subject(serve=_execute, open=_open),
         "orc_trio, any stream": Subject(serve=_serve_any, open=_open_any),
         "orc_trio, in process": Subject(serve=_execute, open=_open_in_process),
-        "orc_trio, in parts": Subject(serve=partial(_execute, limits=_IN_PARTS), open=partial(_open, limits=_IN_PARTS)),
-        "orc_trio, in small parts": Subject(
-            serve=partial(_execute, limits=_SMALL_PARTS), open=partial(_open, limits=_SMALL_PARTS)
-        ),
-        "orc_trio, send buffer of 1 MiB": Subject(
-            serve=partial(_execute, limits=_LARGE_BUFFER), open=partial(_open, limits=_LARGE_BUFFER)
-        ),
+        "orc_trio, in parts": _limited(part_size=_PART),
+        "orc_trio, in small parts": _limited(part_size=_PART // 2, send_buffer=_PART),
+        "orc_trio, send buffer of 1 MiB": _limited(send_buffer=1024 * 1024),
         "orc_trio, upload": Subject(serve=_execute, open=partial(_open, symbol="swallow")),
         "orc_trio, 64 calls": Subject(serve=_execute, open=_open_64),
     }

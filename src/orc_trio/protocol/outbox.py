@@ -38,13 +38,14 @@ class Outbox:
         self.max_bytes = max_bytes
         self.part_size: int = part_size or sys.maxsize
         self.entries: OrderedDict[Entry, None] = OrderedDict()
-        self.outside: deque[InboundCall] = deque()
-        """Calls whose results wait for room."""
+        self._results_outside: deque[InboundCall] = deque()
         self._result_bytes = 0
-        self.in_hand: int = 0
-        """Result payload bytes of what was handed over, and may still be being sent."""
+        self._in_hand = 0  # result bytes of the last hand-over
         self._closing = False
         self.call_bytes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.entries or self._results_outside)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -52,7 +53,12 @@ class Outbox:
     @property
     def result_bytes(self) -> int:
         """Result payload bytes held here, those being sent included."""
-        return self._result_bytes + self.in_hand
+        return self._result_bytes + self._in_hand
+
+    @property
+    def results_outside(self) -> int:
+        """How many results wait for room."""
+        return len(self._results_outside)
 
     def put(self, message: Message) -> None:
         """Queue a small message."""
@@ -70,8 +76,8 @@ class Outbox:
             Whether there was room; otherwise it waits, and `release` will say when it is in.
         """
         size = _size(call)
-        if self.outside or not self._has_room(size):
-            self.outside.append(call)
+        if self._results_outside or not self._has_room(size):
+            self._results_outside.append(call)
             return False
         self._enter(call, size)
         return True
@@ -96,10 +102,10 @@ class Outbox:
             size = _size(entry)
             if size > self.part_size:
                 self._result_bytes -= self.part_size
-                self.in_hand += self.part_size
+                self._in_hand += self.part_size
                 return self._part(entry)
             self._result_bytes -= size
-            self.in_hand += size
+            self._in_hand += size
         return entry
 
     def _part(self, entry: OutboundCall | InboundCall) -> Message:
@@ -114,10 +120,10 @@ class Outbox:
         Returns:
             The results that found room by that.
         """
-        self.in_hand = 0
+        self._in_hand = 0
         entered = []
-        while self.outside and self._has_room(size := _size(self.outside[0])):
-            call = self.outside.popleft()
+        while self._results_outside and self._has_room(size := _size(self._results_outside[0])):
+            call = self._results_outside.popleft()
             self._enter(call, size)
             entered.append(call)
         return entered
@@ -135,8 +141,8 @@ class Outbox:
         ]
         self.entries = OrderedDict.fromkeys(keep)
         self.call_bytes = 0
-        entered = list(self.outside)
-        self.outside.clear()
+        entered = list(self._results_outside)
+        self._results_outside.clear()
         for call in entered:
             self._enter(call, _size(call))
         self.entries[hang_up] = None
@@ -146,11 +152,11 @@ class Outbox:
     def clear(self) -> None:
         """Forget everything."""
         self.entries.clear()
-        self.outside.clear()
-        self.call_bytes = self._result_bytes = self.in_hand = 0
+        self._results_outside.clear()
+        self.call_bytes = self._result_bytes = self._in_hand = 0
 
     def _has_room(self, size: int) -> bool:
-        return self._result_bytes + self.in_hand + size <= self.max_bytes
+        return self.result_bytes + size <= self.max_bytes
 
     def _enter(self, call: InboundCall, size: int) -> None:
         self.entries[call] = None

@@ -220,7 +220,7 @@ class Peer:
     def has_output(self) -> bool:
         """Whether `take` would give something."""
         # Results that wait outside enter when `take` says that what was taken has been sent: one of them always fits.
-        return bool(self._outbox.entries or self._outbox.outside)
+        return bool(self._outbox)
 
     @property
     def worth_sending(self) -> bool:
@@ -261,15 +261,13 @@ class Peer:
                     self.hang_up_taken = True
             messages.append(message)
             size += len(message.payload) + 64
-        if self.state is PeerState.FINISHING:
-            self._ask_whether_all_arrived()
+        self._ask_whether_all_arrived()
         return messages
 
     def sent(self) -> None:
         """What was taken has been sent; `take` says so too."""
-        if self._outbox.in_hand:
-            for served in self._outbox.release():
-                self.events.append(ResultAccepted(served))
+        for served in self._outbox.release():
+            self.events.append(ResultAccepted(served))
 
     # Receiving
 
@@ -357,8 +355,7 @@ class Peer:
         outcome = decode_result(message.aux, payload)
         self._pending.free(call)
         self._settle(call, outcome)
-        if self.state is PeerState.FINISHING:
-            self._ask_whether_all_arrived()
+        self._ask_whether_all_arrived()
 
     def _on_part(self, message: Message) -> None:
         if message.tag == PartOf.CALL:
@@ -489,7 +486,7 @@ class Peer:
             abandoned_calls=self._pending.abandoned,
             bytes_in_flight=self._pending.bytes_in_flight,
             served_calls=len(self._served),
-            waiting_results=len(self._outbox.outside),
+            waiting_results=self._outbox.results_outside,
             queued_messages=len(self._outbox),
             queued_bytes=self._outbox.call_bytes + self._outbox.result_bytes,
         )

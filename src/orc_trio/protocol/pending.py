@@ -36,6 +36,14 @@ class _Budget:
     def fits(self, size: int) -> bool:
         return self.calls < self.max_calls and self.size + size <= self.max_bytes
 
+    def take(self, size: int) -> None:
+        self.calls += 1
+        self.size += size
+
+    def free(self, size: int) -> None:
+        self.calls -= 1
+        self.size -= size
+
 
 class PendingCalls:
     """The table of calls this end made.
@@ -104,11 +112,8 @@ class PendingCalls:
     def free(self, call: OutboundCall) -> None:
         """Free a call's place, and give it to those who wait."""
         del self.placed[call.seq]
-        budget = self._nested if call.nested else self._ordinary
-        budget.calls -= 1
-        budget.size -= call.size
-        if self._waiting:
-            self._admit()
+        (self._nested if call.nested else self._ordinary).free(call.size)
+        self._admit()
 
     def drain(self) -> Iterator[OutboundCall]:
         """Empty the table: calls that have a place in the order they were made, then those that wait (G14)."""
@@ -129,8 +134,7 @@ class PendingCalls:
 
     def _place(self, call: OutboundCall, budget: _Budget) -> None:
         # G2: place, number, table and outbox in one step.
-        budget.calls += 1
-        budget.size += call.size
+        budget.take(call.size)
         self._last_seq += 1
         call.seq = self._last_seq
         call.state = OutboundState.QUEUED
